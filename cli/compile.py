@@ -319,15 +319,15 @@ def _run(args: argparse.Namespace) -> Outcome:
     if isinstance(target, Emitting) and args.emit is None and args.shared is None:
         where = f"-o {args.output}/ or " if args.output else ""
         lines.append(f"no {target.emits} was written: {where}--emit DIR writes it")
-    drawn: list[Callable[[], str]] = []
+    tasks: list[Callable[[], str]] = []
     if perturbed is not None:
         data["robustness"] = [it.to_dict() for it in perturbed]
         lines.append(show.robustness_text(data["robustness"]))
         if args.picture is not None:
-            drawn.append(functools.partial(_draw, args.picture, perturbed))
+            tasks.append(functools.partial(_draw, args.picture, perturbed))
     labels = [args.output or args.policy]
     report = html.after(args, data, [program], labels=labels, robustness=data.get("robustness", ()))
-    return Outcome(data, "\n".join(lines), after=[*drawn, *report])
+    return Outcome(data, "\n".join(lines), after=[*tasks, *report])
 
 
 def _draw(path: str, results: tuple[Perturbed, ...]) -> str:

@@ -215,12 +215,12 @@ def diagnose(
 def try_part(part: Part) -> Check:
     """Look for a part's packages and run its trial."""
     mend = part.mend or install_command(part.extra)
-    known = {package: _version(package) for package in part.packages}
-    absent = [package for package, version in known.items() if version is None]
+    version_of = {package: _version(package) for package in part.packages}
+    absent = [package for package, version in version_of.items() if version is None]
     if absent:
         brings = mend if part.extra else install_command(part.packages_extra)
         return Check(part, "missing", f"{', '.join(absent)} not installed", brings)
-    installed = ", ".join(f"{package} {version}" for package, version in known.items())
+    installed = ", ".join(f"{package} {version}" for package, version in version_of.items())
     problem, note = _try(part)
     if problem is not None:
         return Check(part, "missing" if part.mend else "broken", problem, mend)

@@ -153,20 +153,20 @@ def _key(finding: Finding) -> tuple[str, ...]:
 
 def _common(targets: Sequence[TargetReport]) -> dict[tuple[str, ...], tuple[Finding, tuple[str, ...]]]:
     """Findings that several targets share, with their names."""
-    found: dict[tuple[str, ...], dict[str, Finding]] = {}
+    by_key: dict[tuple[str, ...], dict[str, Finding]] = {}
     for target in targets:
         for finding in target.findings:
             if finding.severity != "info":
-                found.setdefault(_key(finding), {})[target.target] = finding
-    return {key: (next(iter(by.values())), tuple(by)) for key, by in found.items() if len(by) > 1}
+                by_key.setdefault(_key(finding), {})[target.target] = finding
+    return {key: (next(iter(by.values())), tuple(by)) for key, by in by_key.items() if len(by) > 1}
 
 
 def _by_targets(common: dict[tuple[str, ...], tuple[Finding, tuple[str, ...]]]) -> dict[tuple[str, ...], list[Finding]]:
     """Names of targets -> what is said of all of them."""
-    found: dict[tuple[str, ...], list[Finding]] = {}
+    by_names: dict[tuple[str, ...], list[Finding]] = {}
     for finding, names in common.values():
-        found.setdefault(names, []).append(finding)
-    return found
+        by_names.setdefault(names, []).append(finding)
+    return by_names
 
 
 def _target(
@@ -245,8 +245,8 @@ def _placement(placement: Placement) -> Iterator[RenderableType]:
         return
     table = _table("layer", ("cores", "right"), *((f"{name}, fullest", "right") for name in PER_CORE.values()))
     for layer in placement.layers:
-        used = (layer.per_core.get(name) for name in PER_CORE)
-        numbers = ("-" if value is None else f"{value:,}" for value in used)
+        shares = (layer.per_core.get(name) for name in PER_CORE)
+        numbers = ("-" if value is None else f"{value:,}" for value in shares)
         table.add_row(Text(clean(layer.label)), f"{layer.cores:,}", *numbers)
     yield Padding(table, (0, 0, 0, 2))
 

@@ -78,12 +78,12 @@ def _needs(subject: Any, targets: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
     """
     if not isinstance(subject, nervecord.Program) or subject.graph.arithmetic is None:
         return {}
-    found = {}
+    needs = {}
     for it in targets:
         named: Any = nervecord.target(it) if isinstance(it, str) and it in catalogue.compiling_names() else it
         if isinstance(named, Needing):
-            found[named.spec.name] = named.needs(subject)  # type: ignore[attr-defined]
-    return found
+            needs[named.spec.name] = named.needs(subject)  # type: ignore[attr-defined]
+    return needs
 
 
 def _option_flags(parser: Parser, argv: Sequence[str]) -> None:

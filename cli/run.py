@@ -212,14 +212,14 @@ def _drawn(
             write_trace(args.trace, _traced(session, played[0]), programs[0])
         return f"trace: {args.trace}"
 
-    asked: list[Callable[[], str]] = []
+    tasks: list[Callable[[], str]] = []
     for flag, task in (("picture", draw), ("video", film), ("trace", trace)):
         if getattr(args, flag) is not None:
             data[flag] = getattr(args, flag)
-            asked.append(task)
+            tasks.append(task)
     title = f"{played[0].environment}: {' beside '.join(labels)}"
     how: dict[str, Any] = {"results": played, "labels": labels, "engine": args.engine, "title": title}
-    return [*asked, *html.after(args, data, programs, targets=("reference",), **how)]
+    return [*tasks, *html.after(args, data, programs, targets=("reference",), **how)]
 
 
 def _traced(session: Session, result: Result) -> dict[str, Array]:

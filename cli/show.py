@@ -195,8 +195,8 @@ def _saturating(findings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[
 
 def _clustered(clustered: Mapping[str, Any]) -> str:
     """What clustering of decays changed of the float network."""
-    moved = max(it["moved"] for it in clustered["populations"])
-    text = f"moved by at most {moved:.3g}"
+    change = max(it["moved"] for it in clustered["populations"])
+    text = f"moved by at most {change:.3g}"
     if "action_error_rms" in clustered:
         error = f"rms {clustered['action_error_rms']:.4g}, max {clustered['action_error_max']:.4g}"
         return f"{text}; float actions differ by {error}"
@@ -319,7 +319,7 @@ def robustness_text(results: Sequence[Mapping[str, Any]]) -> str:
     return f"\n{columns(rows, indent=0, right=(1, 2, 3))}\n{note}"
 
 
-def robustness_rows(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def robustness_rows(cases: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """The same as lines of a certificate: (what, value)."""
     return [
         (
@@ -328,7 +328,7 @@ def robustness_rows(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]
             f"compiled {interval(row['return_compiled'], row['return_compiled_ci95'])}, "
             f"loss {row['loss']:+.1%} ± {row['loss_ci95']:.1%}, {row['episodes']} paired episodes",
         )
-        for row in found
+        for row in cases
     ]
 
 

@@ -151,17 +151,17 @@ def _report(study: Study, args: argparse.Namespace) -> Outcome:
     from nervecord.training.sweeps.standing import standing_of
 
     standing = standing_of(study)
-    written = [str(path) for path in write_report(args.report, study, standing)]
-    outcome = _outcome(study, standing, written)
+    paths = [str(path) for path in write_report(args.report, study, standing)]
+    outcome = _outcome(study, standing, paths)
     return Outcome(outcome.data, outcome.text)
 
 
-def _outcome(study: Study, standing: Standing, written: list[str]) -> Outcome:
+def _outcome(study: Study, standing: Standing, paths: list[str]) -> Outcome:
     from nervecord.training.sweeps.cells import read_cells
     from nervecord.training.sweeps.report import report_data, table
 
     cells = read_cells(study, standing)
-    data = report_data(study, cells, standing) | {"written": written}
+    data = report_data(study, cells, standing) | {"written": paths}
     parts = [f"{data['finished']} of {data['runs']} runs finished, in {study.folder}; returns on test seeds:"]
     for series in study.series:
         rows = table(study, series, cells)
@@ -169,8 +169,8 @@ def _outcome(study: Study, standing: Standing, written: list[str]) -> Outcome:
     if data["failed"]:
         lines = [f"  {name}: {sentence}" for name, sentence in data["failed"].items()]
         parts.append("failed, and tried again with --retry-failed:\n" + "\n".join(lines))
-    if written:
-        parts.append("written: " + ", ".join(written))
+    if paths:
+        parts.append("written: " + ", ".join(paths))
     else:
         parts.append(f"next: the same command with --report {study.name}.md")
     return Outcome(data, "\n\n".join(parts), FAILED if data["failed"] else 0)

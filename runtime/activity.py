@@ -74,7 +74,7 @@ def replay_activity(
     if first is None:
         first = max(0, min(total // 2, total - count))
     session.reset(1)
-    found: dict[str, list[Array]] = {}
+    layers_of: dict[str, list[Array]] = {}
     for k in range(max(0, first - round(WARM_UP / period)), min(first + count, total)):
         session.step(episode.observations[k])
         if k < first:
@@ -83,9 +83,9 @@ def replay_activity(
         for name, op in session.graph.nodes.items():
             if op.spikes and name in trace:
                 layer = trace[name][:, 0]
-                found.setdefault(name, []).append(layer.reshape(len(layer), -1))
+                layers_of.setdefault(name, []).append(layer.reshape(len(layer), -1))
     return Activity(
-        spikes={name: np.concatenate(parts) for name, parts in found.items()},
+        spikes={name: np.concatenate(parts) for name, parts in layers_of.items()},
         actions=np.asarray(episode.actions[first : first + count], dtype=np.float64),
         first=first,
         seconds=count * period,

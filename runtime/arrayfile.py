@@ -91,8 +91,8 @@ class _Budget:
         Raises:
             FileFormatError: it is none, or too much.
         """
-        said = _described(start, size, member.removesuffix(".npy"), self.where)
-        self.taken += math.prod(said.axes) * np.dtype(np.float64).itemsize
+        described = _described(start, size, member.removesuffix(".npy"), self.where)
+        self.taken += math.prod(described.axes) * np.dtype(np.float64).itemsize
         if self.taken > self.allowed:
             raise FileFormatError(
                 f"its values take {self.taken} bytes as float64, at most {self.allowed} are read of a file of its size",
@@ -115,12 +115,12 @@ def _described(data: bytes, size: int, name: str, where: str) -> _Described:
     """Of the first bytes of an .npy of `size` bytes; `name` is for messages."""
     named = f" under {schema.printable(repr(name))}"
     header, start = _header(data, where)
-    found = dict(re.findall(_FIELD, header)) if _HEADER.fullmatch(header) else {}
-    if len(found) < 3 or found["fortran_order"] not in ("True", "False"):
+    fields = dict(re.findall(_FIELD, header)) if _HEADER.fullmatch(header) else {}
+    if len(fields) < 3 or fields["fortran_order"] not in ("True", "False"):
         raise FileFormatError(
             f"holds something else than numbers{named}, or a header that numpy does not write", where=where, hint=_HINT
         )
-    descr, shape = found["descr"].strip("'"), found["shape"]
+    descr, shape = fields["descr"].strip("'"), fields["shape"]
     if not _TYPE.fullmatch(descr):
         raise FileFormatError(
             f"holds something else than numbers{named}: type {schema.printable(repr(descr))}", where=where, hint=_HINT
@@ -136,16 +136,16 @@ def _described(data: bytes, size: int, name: str, where: str) -> _Described:
             where=where,
             hint=_HINT,
         )
-    return _Described(dtype, axes, found["fortran_order"] == "True", start)
+    return _Described(dtype, axes, fields["fortran_order"] == "True", start)
 
 
 def _array(data: bytes, name: str, where: str) -> Array:
     """The array of an .npy's bytes; `name` is for messages."""
-    said = _described(data, len(data), name, where)
-    array: Array = np.frombuffer(data, said.dtype, offset=said.start).reshape(
-        said.axes, order="F" if said.fortran else "C"
+    described = _described(data, len(data), name, where)
+    array: Array = np.frombuffer(data, described.dtype, offset=described.start).reshape(
+        described.axes, order="F" if described.fortran else "C"
     )
-    return np.ascontiguousarray(array, said.dtype.newbyteorder("=")).reshape(said.axes)
+    return np.ascontiguousarray(array, described.dtype.newbyteorder("=")).reshape(described.axes)
 
 
 def _header(data: bytes, where: str) -> tuple[str, int]:

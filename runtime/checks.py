@@ -78,12 +78,12 @@ def checked_rows(rows: Array, batch: int) -> Array:
     Raises:
         ContractError: they are none of this batch's.
     """
-    found = plain_array(rows, "rows", ContractError)
+    array = plain_array(rows, "rows", ContractError)
     try:
-        np.zeros(batch)[found]
+        np.zeros(batch)[array]
     except IndexError as error:
         raise ContractError(f"are not rows of {batch} robots: {error}", where="rows") from None
-    return found
+    return array
 
 
 def checked_active(active: Array | None, batch: int) -> Array:

@@ -110,29 +110,29 @@ class _Sessions:
         with self._guard:
             locks = [session._lock for session in self._all if hasattr(session, "_lock")]
         until = time.monotonic() + PATIENCE
-        taken: list[Any] = []
-        while len(taken) < len(locks) and time.monotonic() < until:
-            for lock in taken:
+        acquired: list[Any] = []
+        while len(acquired) < len(locks) and time.monotonic() < until:
+            for lock in acquired:
                 lock.release()
-            taken = []
+            acquired = []
             for lock in locks:
                 if not lock.acquire(timeout=0.01):
                     break
-                taken.append(lock)
-        self._taken = taken
+                acquired.append(lock)
+        self._taken = acquired
 
     def _give_back(self) -> None:
-        taken, self._taken = self._taken, []
-        for lock in taken:
+        acquired, self._taken = self._taken, []
+        for lock in acquired:
             lock.release()
 
     def _begin_anew(self) -> None:
         """In the child, where no thread but this one is left."""
-        held = set(map(id, self._taken))
+        own = set(map(id, self._taken))
         self._give_back()
         self._guard = threading.Lock()
         for session in list(self._all):
-            if id(getattr(session, "_lock", None)) not in held:
+            if id(getattr(session, "_lock", None)) not in own:
                 session._lock, session._torn = threading.RLock(), True
 
 

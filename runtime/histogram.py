@@ -32,10 +32,10 @@ class Histogram:
         """Seconds that this share of the durations does not exceed, to the edge of a bin; NaN before the first."""
         if not self.total:
             return math.nan
-        wanted, seen = share * self.total, 0
+        rank, passed = share * self.total, 0
         for edge, count in zip((*EDGES, math.inf), self.counts, strict=True):
-            seen += count
-            if count and seen >= wanted:
+            passed += count
+            if count and passed >= rank:
                 return min(edge, self.largest)
         return self.largest
 

@@ -84,16 +84,16 @@ def run_policy(
     allow_other |= not isinstance(environment, str)
     width = min(environments, episodes)
     with mujoco_log():
-        made = make_environments(environment, width, around)
+        worlds = make_environments(environment, width, around)
         try:
-            check_environment(session.contract, made[0], name, allow_other=allow_other)
-            loop = _Loop(session, name, made, episode_seeds(seed, episodes), seed)
+            check_environment(session.contract, worlds[0], name, allow_other=allow_other)
+            loop = _Loop(session, name, worlds, episode_seeds(seed, episodes), seed)
             loop.recorder = _Recorder(loop.seeds[0]) if record else None
             loop.enforce_deadline = enforce_deadline
             loop.progress = progress
             return dataclasses.replace(loop.run(), wrappers=around)
         finally:
-            for env in made:
+            for env in worlds:
                 env.close()
 
 
@@ -197,10 +197,10 @@ class _Loop:
             # A robot is attached: it gets the safe action now and the caller gets the count; never a stale action.
             self.failed[DEAD] += int(playing.sum())
             return np.tile(self.fail_safe, (len(observations), 1))
-        taken = time.perf_counter() - began
+        seconds = time.perf_counter() - began
         if len(self.envs) == 1:
-            self.latencies.append(taken)
-            if taken > self.contract.control_period:
+            self.latencies.append(seconds)
+            if seconds > self.contract.control_period:
                 self.missed += 1
                 if self.enforce_deadline:
                     self.failed[LATE] += 1
@@ -213,8 +213,8 @@ class _Loop:
 
     def _advance(self, row: int, episode: int, action: Array) -> tuple[Array, bool]:
         began = time.perf_counter()
-        given = given_action(action, self.contract.choices)
-        observation, reward, terminated, truncated, _ = self.envs[row].step(given)
+        env_action = given_action(action, self.contract.choices)
+        observation, reward, terminated, truncated, _ = self.envs[row].step(env_action)
         self.environment_seconds += time.perf_counter() - began
         self.returns[episode] += float(reward)
         self.lengths[episode] += 1

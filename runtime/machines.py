@@ -93,8 +93,8 @@ def count_block(
         assert synapses is not None
         events[step.name] = 0.0
         for tap in step.taps:
-            sent = entered[tap.source] if tap.source in entered else trace[tap.source]
-            at_each = (sent[:, active] != 0).sum(axis=(0, 1)).ravel()
+            values = entered[tap.source] if tap.source in entered else trace[tap.source]
+            at_each = (values[:, active] != 0).sum(axis=(0, 1)).ravel()
             events[step.name] += float(matmul(at_each, synapses.fan_out))
     return spikes, events
 

@@ -58,25 +58,25 @@ def read_nirdata(path: str | os.PathLike[str], sizes: Mapping[str, int], dt: flo
     where, tree = os.fspath(path), read_hdf5(path)
     if "node" in tree:
         raise FileFormatError("is a graph, not a recording", where=where, hint="nir.write_data writes recordings")
-    found = {}
+    rows = {}
     nodes = _group(tree, "nodes")
     for name, size in sizes.items():
         node = _group(nodes, name)
         if not node:
-            held = ", ".join(sorted(nodes)[:10]) or "nothing"
-            raise FileFormatError(f"holds nothing of {name!r}, but of {held}", where=where)
-        found[name] = _rows(_observable(node, f"{where}: {name}"), size, dt, f"{where}: {name}")
-    return found
+            names = ", ".join(sorted(nodes)[:10]) or "nothing"
+            raise FileFormatError(f"holds nothing of {name!r}, but of {names}", where=where)
+        rows[name] = _rows(_observable(node, f"{where}: {name}"), size, dt, f"{where}: {name}")
+    return rows
 
 
 def _group(tree: dict[str, Any], name: str) -> dict[str, Any]:
     """A group in a group; empty where there is none."""
-    held = tree.get(name)
-    return held if isinstance(held, dict) else {}
+    group = tree.get(name)
+    return group if isinstance(group, dict) else {}
 
 
 def _observable(node: dict[str, Any], where: str) -> dict[str, Any]:
-    named = {name: held for name, held in _group(node, "observables").items() if isinstance(held, dict)}
+    named = {name: value for name, value in _group(node, "observables").items() if isinstance(value, dict)}
     for name in (INPUT, SPIKES, "output", VALUES):
         if name in named:
             return dict(named[name])
@@ -140,8 +140,8 @@ def _sorted(observable: dict[str, Any], size: int, dt: float, where: str) -> Arr
 
 def _number(observable: dict[str, Any], name: str) -> float | None:
     """An attribute of a recording; None where the file leaves it out."""
-    held = observable.get(f"/{name}")
-    return None if held is None else float(held)
+    value = observable.get(f"/{name}")
+    return None if value is None else float(value)
 
 
 def write_recording(

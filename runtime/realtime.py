@@ -117,10 +117,10 @@ class RealTimeSession(Acting):
     def counts(self) -> Counts:
         """What it did since it was opened: a copy."""
         with self._lock:
-            found = self.session.counts
+            counts = self.session.counts
             for reason, times in self._failed.fail_safe.items():
-                found.fail(reason, times)
-            return found
+                counts.fail(reason, times)
+            return counts
 
     @property
     def last(self) -> Answer | None:
@@ -193,8 +193,8 @@ class RealTimeSession(Acting):
     def _replaced(self, action: Array, rows: Array, active: Array) -> Array:
         """The action with the fail-safe one in these rows, counted but for what the session has counted itself."""
         assert self._answer is not None
-        for reason, said, counted in zip(self._answer.reasons, self._said, active, strict=True):
-            if counted and reason is not None and said is None:
+        for reason, reported, counted in zip(self._answer.reasons, self._said, active, strict=True):
+            if counted and reason is not None and reported is None:
                 self._failed.fail(reason)
         return np.where(rows[:, None], self._fail_safe, action)
 
@@ -244,8 +244,8 @@ class RealTimeSession(Acting):
 def _trimmed(intervals: Collection[float]) -> tuple[float, float]:
     """(mean, its standard error) without the longest and shortest tenth, one of each at least where there are three."""
     ordered = sorted(intervals)
-    cut = max(1, len(ordered) // 10) if len(ordered) > 2 else 0
-    kept = ordered[cut : len(ordered) - cut]
-    mean = math.fsum(kept) / len(kept)
-    variance = math.fsum((x - mean) ** 2 for x in kept) / max(len(kept) - 1, 1)
-    return mean, math.sqrt(variance / len(kept))
+    tenth = max(1, len(ordered) // 10) if len(ordered) > 2 else 0
+    middle = ordered[tenth : len(ordered) - tenth]
+    mean = math.fsum(middle) / len(middle)
+    variance = math.fsum((x - mean) ** 2 for x in middle) / max(len(middle) - 1, 1)
+    return mean, math.sqrt(variance / len(middle))

@@ -143,25 +143,25 @@ def planned(subject: Policy | Plan) -> tuple[Plan, Contract]:
         GraphError: it is not executable, or an action takes too many operations.
         ContractError: it is no policy.
     """
-    made = subject if isinstance(subject, Plan) else plan(subject)
-    require_runnable(made)
-    if made.contract is None:
+    block_plan = subject if isinstance(subject, Plan) else plan(subject)
+    require_runnable(block_plan)
+    if block_plan.contract is None:
         raise ContractError(
             "carries no contract, so it cannot act", where="graph", hint="a stream session runs any graph step by step"
         )
-    return made, made.contract
+    return block_plan, block_plan.contract
 
 
 def neutral(plan: Plan) -> Array:
     """(observations,) what a core sees instead of an observation that cannot be trusted: the normalisers' means."""
     graph = plan.graph
-    found = {name: np.zeros(graph.nodes[name].in_shape) for name in graph.inputs}
-    for name in found:
+    values_of = {name: np.zeros(graph.nodes[name].in_shape) for name in graph.inputs}
+    for name in values_of:
         for b in graph.destinations(name):
             op = graph.nodes[b]
             if isinstance(op, Normalise):
-                found[name] = op.mean
-    return np.concatenate([values.ravel() for values in found.values()])
+                values_of[name] = op.mean
+    return np.concatenate([values.ravel() for values in values_of.values()])
 
 
 def neurons(plan: Plan) -> int:
@@ -319,9 +319,9 @@ class PolicySession(BlockSession, Acting):
             rows: (batch, observations). trusted: (batch,) bool, which of them are finite.
             counted: (batch,) bool, which robots are counted.
         """
-        seen = rows if trusted.all() else np.where(trusted[:, None], rows, self._neutral)
+        safe = rows if trusted.all() else np.where(trusted[:, None], rows, self._neutral)
         with np.errstate(over="ignore", invalid="ignore"):  # an action that is not finite is not given, and counted
-            return join(self.plan, self._machine.block(split(self.plan, seen), counted)), trusted
+            return join(self.plan, self._machine.block(split(self.plan, safe), counted)), trusted
 
     def _stand(self, before: Any) -> None:
         super()._stand(before)
@@ -336,8 +336,8 @@ class Traced(Closing):
     def state(self) -> dict[str, dict[str, Array]]:
         """State of every core node, as `compiler.plan.interpret.Machine` names it: a copy."""
         with self._lock:
-            found: dict[str, dict[str, Array]] = self._machine.state()
-            return found
+            state: dict[str, dict[str, Array]] = self._machine.state()
+            return state
 
 
 class MachineSession(Traced, PolicySession):

@@ -62,14 +62,14 @@ class GraphStream(BlockSession):
     """
 
     def __init__(self, subject: Graph | Plan, engine: str, batch: int) -> None:
-        made = subject if isinstance(subject, Plan) else plan(subject)
-        if made.contract is not None:
+        block_plan = subject if isinstance(subject, Plan) else plan(subject)
+        if block_plan.contract is not None:
             raise GraphError(
                 "is a policy, and a stream is of a graph that is none", where="plan", hint="open a session"
             )
         checked_batch(batch)
-        require_runnable(made)
-        super().__init__(made, engine)
+        require_runnable(block_plan)
+        super().__init__(block_plan, engine)
 
     def step(self, inputs: Values, active: Array | None = None) -> Any:
         """One block; see `StreamSession`.
@@ -85,8 +85,8 @@ class GraphStream(BlockSession):
                 raise GraphError("inputs differ in their number of steps or their batch", where="inputs")
             full = {name: self._full(name, x) for name, x in named.items()}
             outputs = self._counted(full, checked_active(active, self.batch))
-            shown = {name: self._as_given(name, x, next(iter(axes.values()))) for name, x in outputs.items()}
-            return shown if isinstance(inputs, Mapping) or len(shown) > 1 else next(iter(shown.values()))
+            results = {name: self._as_given(name, x, next(iter(axes.values()))) for name, x in outputs.items()}
+            return results if isinstance(inputs, Mapping) or len(results) > 1 else next(iter(results.values()))
 
     def run(self, inputs: Values) -> dict[str, Array]:
         """All steps of a recording, from cleared state; see `StreamSession`.
@@ -101,14 +101,14 @@ class GraphStream(BlockSession):
             self.reset(batch)
             per_block = 1 if self.plan.schedule.held else self.plan.schedule.steps
             every = np.ones(batch, dtype=np.bool_)
-            found: dict[str, list[Array]] = {}
+            rows_of: dict[str, list[Array]] = {}
             for start in range(0, steps, per_block):
                 block = {name: _filled(x[start : start + per_block], per_block) for name, x in arrays.items()}
                 if self.plan.schedule.held:
                     block = {name: x[0] for name, x in block.items()}
                 for name, rows in self._counted(block, every).items():
-                    found.setdefault(name, []).append(rows[None] if self.plan.schedule.held else rows)
-            return {name: np.concatenate(rows)[:steps] for name, rows in found.items()}
+                    rows_of.setdefault(name, []).append(rows[None] if self.plan.schedule.held else rows)
+            return {name: np.concatenate(rows)[:steps] for name, rows in rows_of.items()}
 
     def _counted(self, full: dict[str, Array], active: Array) -> dict[str, Array]:
         return self._whole(lambda: self._played(full, active))
@@ -136,17 +136,17 @@ class GraphStream(BlockSession):
         """Values with every axis, checked."""
         shape = self.graph.nodes[name].in_shape
         steps = () if self.plan.schedule.held else (self.plan.schedule.steps,)
-        wanted = (*steps, self.batch, *shape)
-        short = {wanted}
+        full = (*steps, self.batch, *shape)
+        short = {full}
         if steps == (1,):
-            short.add(wanted[1:])
+            short.add(full[1:])
         if self.batch == 1:
             short |= {(*form[: len(form) - len(shape) - 1], *shape) for form in list(short)}
         if x.dtype.kind not in "fiub" or not np.isfinite(x).all():
             raise GraphError("the values are not all finite numbers", where=name)
         if x.shape not in short:
-            raise GraphError(f"values have shape {x.shape}, {wanted} is needed", where=name)
-        return x.reshape(wanted)
+            raise GraphError(f"values have shape {x.shape}, {full} is needed", where=name)
+        return x.reshape(full)
 
     def _as_given(self, name: str, x: Array, axes: int) -> Array:
         """Outputs (T, batch, ...) with as many axes before their shape as the inputs had."""

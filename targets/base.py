@@ -117,7 +117,7 @@ class ArithmeticTarget(EngineTarget):
         whole: bool = False,
     ) -> Lowered:
         """The same; whole: with no exponent that cuts bits off."""
-        made, report = lower(
+        program_graph, report = lower(
             subject,
             integers(self.spec),
             calibration,
@@ -126,4 +126,4 @@ class ArithmeticTarget(EngineTarget):
             weight_slices=self.weight_slices,
             whole=whole,
         )
-        return Lowered(subject=made, report=report)
+        return Lowered(subject=program_graph, report=report)

@@ -113,8 +113,8 @@ def target_class(name: str) -> type[AnyTarget]:
         if not _compiles(name):
             return InspectedTarget
         # A folder of this package, found above: not a name that a file brought.
-        made: type[AnyTarget] = importlib.import_module(f"nervecord.targets.{name}.target").TARGET
-        return made
+        kind: type[AnyTarget] = importlib.import_module(f"nervecord.targets.{name}.target").TARGET
+        return kind
     return _load(declared[name][0])
 
 
@@ -131,8 +131,8 @@ def find_target(
         NervecordError: see `target_class`, `check_options` and `TargetSpec.override`.
     """
     kind: Any = target_class(name)
-    made: AnyTarget = InspectedTarget(read_spec(_HERE / name / SPEC_FILE)) if kind is InspectedTarget else kind()
-    return with_limits(_with_options(made, options), limits)
+    target: AnyTarget = InspectedTarget(read_spec(_HERE / name / SPEC_FILE)) if kind is InspectedTarget else kind()
+    return with_limits(_with_options(target, options), limits)
 
 
 def _with_options(target: AnyTarget, options: Mapping[str, object] | None) -> AnyTarget:
@@ -140,9 +140,9 @@ def _with_options(target: AnyTarget, options: Mapping[str, object] | None) -> An
     check_options(target, options or {}, of=f"target {target.spec.name!r}")
     if not options:
         return target
-    known: Any = target
+    any_target: Any = target
     # Made anew, not copied: what a class makes of its options, such as another spec, it makes of these.
-    changed: AnyTarget = dataclasses.replace(known, **options)
+    changed: AnyTarget = dataclasses.replace(any_target, **options)
     return changed
 
 
@@ -150,8 +150,8 @@ def with_limits(target: AnyTarget, limits: Mapping[str, float] | None) -> AnyTar
     """The target with limits of the user's own."""
     if not limits:
         return target
-    known: Any = target
-    changed: AnyTarget = dataclasses.replace(known, spec=target.spec.override(**limits))
+    any_target: Any = target
+    changed: AnyTarget = dataclasses.replace(any_target, spec=target.spec.override(**limits))
     return changed
 
 
@@ -212,8 +212,8 @@ def target_of_arithmetic(graph: Graph) -> str:
     """The target that a graph runs on as it is: that of its integers, where one computes so; else the float one."""
     if graph.arithmetic is None:
         return FLOAT
-    found = (name for name in _folders() if _compiles(name) and load_spec(name).integers == graph.arithmetic)
-    return min(found, key=lambda name: (name != DEFAULT, name), default=FLOAT)
+    names = (name for name in _folders() if _compiles(name) and load_spec(name).integers == graph.arithmetic)
+    return min(names, key=lambda name: (name != DEFAULT, name), default=FLOAT)
 
 
 def target_from_file(
@@ -239,8 +239,8 @@ def target_from_file(
         raise FileFormatError(
             f"engines: {', '.join(spec.engines)} cannot come with a file", where=str(path), hint="leave engines out"
         )
-    made: AnyTarget = InspectedTarget(spec) if spec.integers is None else IntegerTarget(spec)
-    return with_limits(_with_options(made, options), limits)
+    target: AnyTarget = InspectedTarget(spec) if spec.integers is None else IntegerTarget(spec)
+    return with_limits(_with_options(target, options), limits)
 
 
 def runner(program: Program) -> AnyTarget:
@@ -275,10 +275,10 @@ def _declared() -> dict[str, list[metadata.EntryPoint]]:
 @functools.lru_cache(maxsize=1)
 def _entry_points(folders: tuple[tuple[str, int], ...]) -> dict[str, list[metadata.EntryPoint]]:
     """The same, read again where a package was installed since: all of an environment's take 30 ms."""
-    found: dict[str, list[metadata.EntryPoint]] = {}
+    entries: dict[str, list[metadata.EntryPoint]] = {}
     for entry in metadata.entry_points(group=GROUP):
-        found.setdefault(entry.name, []).append(entry)
-    return found
+        entries.setdefault(entry.name, []).append(entry)
+    return entries
 
 
 def _package(entry: metadata.EntryPoint) -> str:
@@ -293,19 +293,19 @@ def _load(entry: metadata.EntryPoint) -> type[AnyTarget]:
     where = f"target {entry.name!r} of {_package(entry)}"
     try:
         kind: Any = entry.load()
-        made = kind()
+        target = kind()
     except Exception as error:
         raise NervecordError(
             f"cannot be loaded: {type(error).__name__}: {error}",
             where=where,
             hint="uninstall that package, or name the targets that are meant",
         ) from error
-    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(made, Target)):
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(target, Target)):
         raise NervecordError(
             f"{entry.value} is no target", where=where, hint="it must be a dataclass that keeps nervecord.Target"
         )
-    if made.spec.name != entry.name:
-        raise NervecordError(f"its spec calls it {made.spec.name!r}", where=where, hint="the two must agree")
+    if target.spec.name != entry.name:
+        raise NervecordError(f"its spec calls it {target.spec.name!r}", where=where, hint="the two must agree")
     return cast(type[AnyTarget], kind)
 
 

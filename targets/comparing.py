@@ -96,25 +96,25 @@ def _streams(
 
 def _schedule(sides: Sequence[Any], steps: int | None) -> Schedule:
     """Of the networks: as one of the programs says it, else as the caller does."""
-    said = [side.schedule for side in sides if isinstance(side, Program)]
-    said += [side.plan.schedule for side in sides if _is_session(side)]
-    if not said:
+    schedules = [side.schedule for side in sides if isinstance(side, Program)]
+    schedules += [side.plan.schedule for side in sides if _is_session(side)]
+    if not schedules:
         return STREAM if steps is None else Schedule(steps, "reset")
     if steps is not None:
         raise NervecordError(
             "one of the two is a program, which says it itself", where="steps", hint="leave --steps out"
         )
-    found: Schedule = said[0]
-    return found
+    first: Schedule = schedules[0]
+    return first
 
 
 def compared(
     path: StrPath, *, dt: float | None, convention: str, reset: str | None, contract: StrPath | None
 ) -> tuple[Graph | Policy | Program, bool]:
     """A side of a comparison, and whether it is a network; programs and policies say it all themselves."""
-    found = load_source(path)
-    if not isinstance(found, Graph):
-        return found, False
+    source = load_source(path)
+    if not isinstance(source, Graph):
+        return source, False
     return network_to_compile(path, contract=contract, inputs=None, dt=dt, convention=convention, reset=reset), True
 
 

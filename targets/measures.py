@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from nervecord.targets.source import Source, StrPath
 
 
-def neurobench(given: Source, observations: Array | StrPath | None = None) -> NeuroBench:
+def neurobench(source: Source, observations: Array | StrPath | None = None) -> NeuroBench:
     """NeuroBench's metrics of a policy or a program over an episode: footprint, sparsities, synaptic operations.
 
     Args:
-        given: a policy, a program, or the file of one.
+        source: a policy, a program, or the file of one.
         observations: of the episode, (actions, observations), or an .npz or .npy of them; by default those that the
             policy carries, which are no episode but drawn from many.
 
     Raises:
         ContractError: it is no policy, or there are no observations.
     """
-    return count(acting_program(given).policy, observations_for(observations, (load_source(given),)))
+    return count(acting_program(source).policy, observations_for(observations, (load_source(source),)))
 
 
 def certify(
@@ -127,14 +127,14 @@ def emit(
     Raises:
         NervecordError: the target makes no such files, or they cannot say what the program says.
     """
-    given = acting_program(program)
+    acting = acting_program(program)
     chosen: Any = find_target(target) if isinstance(target, str) else target
-    found: tuple[Emitted, ...] = (chosen or runner(given)).emit(given, made_folder(folder))
-    return found
+    files: tuple[Emitted, ...] = (chosen or runner(acting)).emit(acting, made_folder(folder))
+    return files
 
 
 @contextlib.contextmanager
-def _opened(given: Source) -> Iterator[Session]:
-    program = acting_program(given)
+def _opened(source: Source) -> Iterator[Session]:
+    program = acting_program(source)
     with runner(program).open(program, engine=None, trace=False) as session:
         yield session

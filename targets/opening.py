@@ -102,8 +102,8 @@ def open_stream(
 
 
 def _settings(program: Program, engine: str | None, device: str | None, precision: str | None) -> dict[str, Any]:
-    given = {name: value for name, value in (("device", device), ("precision", precision)) if value is not None}
-    if not given:
+    settings = {name: value for name, value in (("device", device), ("precision", precision)) if value is not None}
+    if not settings:
         return {}
     target = runner(program)
     engines = target.spec.engines
@@ -111,10 +111,10 @@ def _settings(program: Program, engine: str | None, device: str | None, precisio
         raise unknown_name("engine", engine, engines, where=target.spec.name)
     chosen = engine or engines[0]
     if chosen != door.NAME:
-        name, value = next(iter(given.items()))
+        name, value = next(iter(settings.items()))
         raise NervecordError(
             f"{value!r} is given, and engine {chosen!r} lets nobody choose it",
             where=name,
             hint=f"engine {door.NAME!r} does",
         )
-    return given
+    return settings

@@ -55,9 +55,9 @@ def warmup(progress: Callable[[int, int], object] = lambda done, total: None) ->
     """
     began = time.perf_counter()
     before = _asked()
-    made = plan(compile_graph(_policy(), find_target("lava")).policy)
+    policy_plan = plan(compile_graph(_policy(), find_target("lava")).policy)
     for done, (fuse, wide) in enumerate(FORMS, start=1):
-        Emulator(made, fuse=fuse, wide=wide)
+        Emulator(policy_plan, fuse=fuse, wide=wide)
         progress(done, len(FORMS))
     from nervecord.runtime.engines.emulator import jit, kernel
 

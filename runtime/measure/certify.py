@@ -141,11 +141,11 @@ def certify(
             name = result.environment
         pairs.append((played[0], played[1]))
         a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
-        found = Certificate(tolerance, error, len(observations), name, seed, a, b)
+        certificate = Certificate(tolerance, error, len(observations), name, seed, a, b)
         if progress is not None:
-            progress(len(a), most, found.half)
-        if len(a) >= most or (len(a) >= LEAST and found.half <= tolerance):
-            return found
+            progress(len(a), most, certificate.half)
+        if len(a) >= most or (len(a) >= LEAST and certificate.half <= tolerance):
+            return certificate
 
 
 def action_error(floating: Session, compiled: Session, observations: Array) -> dict[str, float]:

@@ -108,8 +108,8 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
-        found = {**asdict(self), "layers": [asdict(layer) for layer in self.layers], "alone": list(self.alone)}
-        return {**found, "identical": self.identical, "agrees": self.agrees}
+        fields = {**asdict(self), "layers": [asdict(layer) for layer in self.layers], "alone": list(self.alone)}
+        return {**fields, "identical": self.identical, "agrees": self.agrees}
 
 
 def compare(
@@ -150,8 +150,8 @@ def compare(
         errors.append(a.step(row) - b.step(row))
         gave = useful_steps(left, a.trace())
         if mode == "layers":
-            given = {pair.twin: pair.as_right(gave[pair.name]) for pair in pairs}
-            other = {name: replayed.outputs for name, replayed in replay.action(row, given).items()}
+            twin_outputs = {pair.twin: pair.as_right(gave[pair.name]) for pair in pairs}
+            other = {name: replayed.outputs for name, replayed in replay.action(row, twin_outputs).items()}
         else:
             other = useful_steps(right, b.trace())
         membranes = margins.action(row, gave)
@@ -184,8 +184,8 @@ def compare(
 
 def earliest(layers: Sequence[LayerComparison]) -> Difference | None:
     """The first difference over all populations, in time, then depth; None where there is none."""
-    found = [(layer.first, depth) for depth, layer in enumerate(layers) if layer.first is not None]
-    return min(found, key=lambda f: (f[0].action or 0, f[0].step, f[1]), default=(None, 0))[0]
+    firsts = [(layer.first, depth) for depth, layer in enumerate(layers) if layer.first is not None]
+    return min(firsts, key=lambda f: (f[0].action or 0, f[0].step, f[1]), default=(None, 0))[0]
 
 
 def _checked(a: Session, b: Session, observations: Array, mode: Mode, tolerance: float | None) -> Array:

@@ -59,7 +59,7 @@ def compare_streams(
     later = [shifts.of(pair.name, pair.twin) for pair in pairs]
     ends = [shifts.of(*names) for names in zip(left.graph.outputs, right.graph.outputs, strict=False)]
     spare = max(map(abs, (*later, *ends)), default=0)
-    given, twins = (_filled(recording, spare) for recording in recordings)
+    filled, twins = (_filled(recording, spare) for recording in recordings)
     membranes, margins = _Rows(), Replay(left)
 
     def left_rows(first: int, block: dict[str, Array]) -> dict[str, Array]:
@@ -78,7 +78,7 @@ def compare_streams(
         return {name: replayed.outputs for name, replayed in replay.block(block, heard).items()}
 
     replay = Replay(right)
-    own, left_a = _traced(a, given, left_rows)
+    own, left_a = _traced(a, filled, left_rows)
     other, left_b = _traced(b, twins, right_rows)
     before_spikes = membranes.joined()
     ledgers = [Ledger(pair, epsilon, tolerance) for pair in pairs]
@@ -152,14 +152,14 @@ def _traced(
         Population -> (steps, ...), Output -> (steps, ...).
     """
     session.reset(1)
-    found, outputs = _Rows(), _Rows()
+    traces, outputs = _Rows(), _Rows()
     binary = {name for name, op in session.graph.nodes.items() if op.spikes and session.graph.level is Level.DISCRETE}
     for first, block in _blocks(recording, session.plan.schedule.steps):
         left: dict[str, Array] = session.step(block)
         outputs.add({name: rows[:, 0] for name, rows in left.items()})
         rows = rows_of(first, block)
-        found.add({name: row.astype(np.int8) if name in binary else row for name, row in rows.items()})
-    return found.joined(), outputs.joined()
+        traces.add({name: row.astype(np.int8) if name in binary else row for name, row in rows.items()})
+    return traces.joined(), outputs.joined()
 
 
 def _blocks(recording: dict[str, Array], count: int) -> Iterator[tuple[int, dict[str, Array]]]:
@@ -195,16 +195,16 @@ class _Shifts:
 
 def _shortest(graph: Graph) -> dict[str, int]:
     """Node -> fewest steps from an Input to it (Dijkstra); what no Input reaches is left out."""
-    found: dict[str, int] = {}
+    steps_to: dict[str, int] = {}
     waiting = [(0, name) for name in graph.inputs]
     while waiting:
         steps, name = heapq.heappop(waiting)
-        if name in found:
+        if name in steps_to:
             continue
-        found[name] = steps
+        steps_to[name] = steps
         for b in graph.destinations(name):
             heapq.heappush(waiting, (steps + graph.nodes[b].lag, b))
-    return found
+    return steps_to
 
 
 def _outputs(a: dict[str, Array], b: dict[str, Array], left: Plan, right: Plan, shifts: _Shifts, steps: int) -> Array:
@@ -216,10 +216,10 @@ def _outputs(a: dict[str, Array], b: dict[str, Array], left: Plan, right: Plan, 
     sizes: list[list[int]] = [[plan.graph.nodes[n].size for n in plan.graph.outputs] for plan in (left, right)]
     if sizes[0] != sizes[1]:
         raise ContractError(f"one has Outputs of {sizes[0]} values, the other of {sizes[1]}", where="compare")
-    found = []
+    differences = []
     for name, twin in zip(left.graph.outputs, right.graph.outputs, strict=True):
         shift = shifts.of(name, twin)
         begin = max(0, -shift)
         rows = [_window(values, start, steps) for values, start in ((a[name], begin), (b[twin], begin + shift))]
-        found.append(np.abs(rows[0].astype(np.float64) - rows[1]).reshape(steps, -1))
-    return np.concatenate(found, axis=1)
+        differences.append(np.abs(rows[0].astype(np.float64) - rows[1]).reshape(steps, -1))
+    return np.concatenate(differences, axis=1)

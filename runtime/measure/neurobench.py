@@ -98,19 +98,19 @@ def neurobench(policy: Policy, observations: Array) -> NeuroBench:
         GraphError: the policy is not executable.
         ContractError: the observations are none, or not the contract's.
     """
-    made = plan(policy)
+    policy_plan = plan(policy)
     size = policy.contract.observation.size
     rows = np.asarray(observations, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] != size or not len(rows):
         raise ContractError(f"have shape {rows.shape}, (actions, {size}) is needed", where="observations")
-    counted = _Count(made)
+    counted = _Count(policy_plan)
     for row in rows:
         counted.action(row)
     count = len(rows)
-    zeros, weights = _weights(made)
+    zeros, weights = _weights(policy_plan)
     return NeuroBench(
-        footprint=_footprint(made),
-        parameter_count=weights + _biases(made),
+        footprint=_footprint(policy_plan),
+        parameter_count=weights + _biases(policy_plan),
         connection_sparsity=zeros / weights if weights else 0.0,
         actions=count,
         activation_sparsity=1 - counted.active / counted.outputs if counted.outputs else 0.0,
@@ -125,12 +125,12 @@ def neurobench(policy: Policy, observations: Array) -> NeuroBench:
 class _Count:
     """Runs one robot and counts."""
 
-    def __init__(self, made: Plan) -> None:
-        self.machine = Machine(made, 1)
-        self.plan = made
+    def __init__(self, plan: Plan) -> None:
+        self.machine = Machine(plan, 1)
+        self.plan = plan
         self.active = self.outputs = self.dense = self.macs = self.acs = self.updates = 0
-        self._synapses = {step.name: step.op.synapses() for step in made.connections}
-        self._clears_block = made.graph.level is Level.DISCRETE and made.schedule.resets
+        self._synapses = {step.name: step.op.synapses() for step in plan.connections}
+        self._clears_block = plan.graph.level is Level.DISCRETE and plan.schedule.resets
         self._before: dict[str, Array] = {}
 
     def action(self, observation: Array) -> None:
@@ -170,17 +170,17 @@ class _Count:
 def _arrays(value: object) -> Iterator[tuple[str, Array]]:
     """The arrays that an op or one of its parts declares."""
     for name, _ in fields.declarations(type(value)):
-        found = getattr(value, name)
-        if isinstance(found, np.ndarray):
-            yield name, found
-        elif dataclasses.is_dataclass(found):
-            yield from _arrays(found)
+        value_of = getattr(value, name)
+        if isinstance(value_of, np.ndarray):
+            yield name, value_of
+        elif dataclasses.is_dataclass(value_of):
+            yield from _arrays(value_of)
 
 
-def _weights(made: Plan) -> tuple[int, int]:
+def _weights(plan: Plan) -> tuple[int, int]:
     """Zero weights, and all."""
     zeros = places = 0
-    for step in made.connections:
+    for step in plan.connections:
         op = step.op
         stored = (
             op.stored
@@ -194,15 +194,15 @@ def _weights(made: Plan) -> tuple[int, int]:
     return zeros, places
 
 
-def _biases(made: Plan) -> int:
+def _biases(plan: Plan) -> int:
     """Biases, which integers have in the membrane."""
-    return sum(array.size for step in made.core for name, array in _arrays(step.op) if name == "bias")
+    return sum(array.size for step in plan.core for name, array in _arrays(step.op) if name == "bias")
 
 
-def _footprint(made: Plan) -> int:
+def _footprint(plan: Plan) -> int:
     """Bytes: weights in the bits that they are stored in, everything else in 32."""
     bits = 0
-    for step in made.core:
+    for step in plan.core:
         for name, array in _arrays(step.op):
             width = getattr(step.op, "weight_bits", 8 * FLOAT_BYTES) if name in WEIGHTS else 8 * FLOAT_BYTES
             bits += array.size * width

@@ -61,30 +61,30 @@ class Replay:
         self._states: dict[str, State] = {step.name: step.op.state(1) for step in self.plan.core}
         self._past: dict[str, Array] = {}
 
-    def action(self, observation: Array, given: Mapping[str, Array]) -> dict[str, Replayed]:
+    def action(self, observation: Array, heard: Mapping[str, Array]) -> dict[str, Replayed]:
         """What every population does in one action.
 
         Args:
             observation: (observations,).
-            given: population -> (T, n), what its readers hear of it; one that is left out is heard as it is here.
+            heard: population -> (T, n), what its readers hear of it; one that is left out is heard as it is here.
         """
-        return self.block(split(self.plan, observation[None]), given)
+        return self.block(split(self.plan, observation[None]), heard)
 
-    def block(self, inputs: Mapping[str, Array], given: Mapping[str, Array]) -> dict[str, Replayed]:
+    def block(self, inputs: Mapping[str, Array], recorded: Mapping[str, Array]) -> dict[str, Replayed]:
         """What every population does in one block of a policy or a stream.
 
         Args:
             inputs: Input -> (1, ...) where it is held, (T, 1, ...) of a stream.
-            given: as of `action`.
+            recorded: as of `action`.
         """
         if self.plan.schedule.resets:
             self._clear()
         entered = self._before.enter(inputs, self._dtype)
         heard = {name: rows[: self._steps, 0] for name, rows in entered.items()}
-        heard |= {name: given[name].astype(self._dtype) for name in given if name in self._populations}
+        heard |= {name: recorded[name].astype(self._dtype) for name in recorded if name in self._populations}
         # What was heard stands behind what was heard before, so that a lag reaches back.
         rows = {name: self._behind(name, values) for name, values in heard.items()}
-        found: dict[str, list[Array]] = {name: [] for name in self._populations}
+        outputs: dict[str, list[Array]] = {name: [] for name in self._populations}
         membranes: dict[str, list[Array]] = {name: [] for name in self._populations}
         order = self.plan.useful_steps
         for step in order:
@@ -99,19 +99,19 @@ class Replay:
                         membranes[step.name].append(v[0])
                 y = step.op.step(self._states[step.name], x, self.plan.graph.arithmetic)
                 if step.name in self._populations:
-                    found[step.name].append(y[0])
+                    outputs[step.name].append(y[0])
                 if step.name not in heard:
                     rows[step.name][self._keeps[step.name] + k] = y[0]
         self._past = {name: values[len(values) - self._keeps[name] :].copy() for name, values in rows.items()}
         return {
-            name: Replayed(np.stack(found[name]), np.stack(membranes[name]) if membranes[name] else None)
-            for name in found
+            name: Replayed(np.stack(outputs[name]), np.stack(membranes[name]) if membranes[name] else None)
+            for name in outputs
         }
 
     def _behind(self, name: str, values: Array) -> Array:
         keeps = self._keeps[name]
-        past = self._past.get(name, np.zeros((keeps, *values.shape[1:]), dtype=self._dtype))
-        return np.concatenate([past, values])
+        before = self._past.get(name, np.zeros((keeps, *values.shape[1:]), dtype=self._dtype))
+        return np.concatenate([before, values])
 
     def _input(self, step: Step, rows: dict[str, Array], k: int) -> Array:
         """What enters at useful step k, (1, ...)."""

@@ -126,7 +126,7 @@ def robustness(
     _, name, around = chosen_environment(contract, environment, wrappers, allow_other=False)
     perturbations = possible(perturbations, name, around)
     spread = np.asarray(observations, dtype=np.float64).std(axis=0)
-    found = []
+    results = []
     cases: list[Perturbation | None] = [None, *perturbations]
     for done, case in enumerate(cases):
         if progress is not None:
@@ -141,8 +141,8 @@ def robustness(
             if result.engine_error is not None:
                 raise EngineError(f"died: {result.engine_error}", where=session.engine)
             returns.append(result.returns)
-        found.append(Perturbed(case, *returns))
-    return tuple(found)
+        results.append(Perturbed(case, *returns))
+    return tuple(results)
 
 
 def possible(
@@ -210,7 +210,7 @@ class _World:
         return np.asarray(observation, dtype=np.float64) + noise
 
 
-def draw_robustness(path: str, found: Sequence[Perturbed], *, title: str) -> None:
+def draw_robustness(path: str, results: Sequence[Perturbed], *, title: str) -> None:
     """Returns of both policies side by side, with 95 % intervals; needs matplotlib.
 
     Raises:
@@ -218,11 +218,11 @@ def draw_robustness(path: str, found: Sequence[Perturbed], *, title: str) -> Non
     """
     from nervecord.runtime.report.picture import COLOURS, figure_type, save_figure
 
-    figure = figure_type()(figsize=(2.5 + 1.1 * len(found), 4.2), dpi=150, facecolor="white")
+    figure = figure_type()(figsize=(2.5 + 1.1 * len(results), 4.2), dpi=150, facecolor="white")
     axes = figure.add_subplot()
-    places = np.arange(len(found))
+    places = np.arange(len(results))
     for k, name in enumerate(("float", "compiled")):
-        rows = [(it.floating, it.compiled)[k] for it in found]
+        rows = [(it.floating, it.compiled)[k] for it in results]
         error = [interval95(row) if len(row) > 1 else 0.0 for row in rows]
         axes.bar(
             places + (k - 0.5) * 0.38,
@@ -233,7 +233,7 @@ def draw_robustness(path: str, found: Sequence[Perturbed], *, title: str) -> Non
             color=COLOURS[k],
             error_kw={"lw": 1, "ecolor": "#22262a"},
         )
-    axes.set_xticks(places, [it.label for it in found], rotation=25, ha="right")
+    axes.set_xticks(places, [it.label for it in results], rotation=25, ha="right")
     axes.set_ylabel("return, mean with 95 % interval")
     axes.set_title(title, loc="left")
     axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))

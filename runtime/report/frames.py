@@ -122,7 +122,7 @@ def _picture(env: Any, environment: str) -> Array:
         with warnings.catch_warnings():
             # A video has the control period's rate, whatever the task says of its own.
             warnings.filterwarnings("ignore", message=".*No render fps was declared.*")
-            found = env.render()
+            frame = env.render()
     except ImportError as error:  # gymnasium's DependencyNotInstalled is one in name only
         raise MissingDependencyError(f"cannot be rendered: {error}", where=environment) from None
     except Exception as error:
@@ -131,11 +131,11 @@ def _picture(env: Any, environment: str) -> Array:
         raise MissingDependencyError(
             f"cannot be rendered: {error}", where=environment, hint="install what it names"
         ) from None
-    if not isinstance(found, np.ndarray) or found.ndim != 3 or found.shape[2] != 3:
+    if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3:
         raise NervecordError(
-            f"its render() gave {type(found).__name__}, an array (height, width, 3) is needed", where=environment
+            f"its render() gave {type(frame).__name__}, an array (height, width, 3) is needed", where=environment
         )
-    return np.asarray(found, dtype=np.uint8)
+    return np.asarray(frame, dtype=np.uint8)
 
 
 def backends() -> tuple[str, ...]:

@@ -81,9 +81,9 @@ def picture(path: str | os.PathLike[str], session: Session, result: Result, *, l
     Raises:
         NervecordError: nothing was recorded, or the file cannot be written.
     """
-    drawn = Drawn.of(session, label or session.engine, result)
+    panel = Drawn.of(session, label or session.engine, result)
     subtitle = f"first of {len(result.returns)} episodes"
-    draw_picture(path, [drawn], title=f"{result.environment}: {drawn.label}", subtitle=subtitle)
+    draw_picture(path, [panel], title=f"{result.environment}: {panel.label}", subtitle=subtitle)
 
 
 def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: str, subtitle: str = "") -> None:
@@ -139,9 +139,9 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     Raises:
         NervecordError: it cannot be written.
     """
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format=Path(path).suffix.removeprefix(".").lower())
-    write_atomically(path, drawn.getvalue())
+    image = io.BytesIO()
+    figure.savefig(image, format=Path(path).suffix.removeprefix(".").lower())
+    write_atomically(path, image.getvalue())
 
 
 def robot_of(environment: str) -> Robot | None:

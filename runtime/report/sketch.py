@@ -85,14 +85,14 @@ class Robot:
         """The robot at joint positions `qpos` (nq,), in world coordinates (m)."""
         self._data.qpos[:] = qpos
         self._mujoco.mj_kinematics(self._model, self._data)
-        found = []
+        capsules = []
         for geom, colour in zip(self._geoms, self._colours, strict=True):
             centre = self._data.geom_xpos[geom].copy()
             size = self._model.geom_size[geom]
             rod = self._model.geom_type[geom] in self._rods
             axis = self._data.geom_xmat[geom].reshape(3, 3)[:, 2] * (size[1] if rod else 0.0)
-            found.append(Capsule(centre - axis, centre + axis, float(size[0]), colour))
-        return found
+            capsules.append(Capsule(centre - axis, centre + axis, float(size[0]), colour))
+        return capsules
 
 
 def _limb_colours(model: Any, geoms: Sequence[int]) -> list[tuple[float, float, float]]:
@@ -190,9 +190,9 @@ def _in_front(ends: Array, eye: Array, forward: Array, near: float = 0.3) -> Arr
         return ends
     behind = int(np.argmin(depth))
     share = (near - depth[behind]) / (depth[1 - behind] - depth[behind])
-    cut = ends.copy()
-    cut[behind] = ends[behind] + share * (ends[1 - behind] - ends[behind])
-    return cut
+    clipped = ends.copy()
+    clipped[behind] = ends[behind] + share * (ends[1 - behind] - ends[behind])
+    return clipped
 
 
 def _stadium(camera: Camera, capsule: Capsule, size: float, lift: float = 0.0) -> Array:
@@ -230,12 +230,12 @@ def _hull(points: Array) -> Array:
     order = points[np.lexsort((points[:, 1], points[:, 0]))]
 
     def half(rows: Array) -> list[Array]:
-        kept: list[Array] = []
+        chain: list[Array] = []
         for row in rows:
-            while len(kept) > 1 and _turn(kept[-2], kept[-1], row) <= 0:
-                kept.pop()
-            kept.append(row)
-        return kept[:-1]
+            while len(chain) > 1 and _turn(chain[-2], chain[-1], row) <= 0:
+                chain.pop()
+            chain.append(row)
+        return chain[:-1]
 
     return np.array(half(order) + half(order[::-1]))
 

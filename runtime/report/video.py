@@ -80,8 +80,8 @@ def video(path: str | os.PathLike[str], *runs: tuple[Session, Result], seconds: 
         NervecordError: nothing was recorded, or the environment has no pictures.
     """
     length = math.inf if seconds is None else seconds
-    drawn = [Drawn.of(session, session.engine, result, seconds=length, first=0) for session, result in runs]
-    return write_video(path, drawn, seconds=seconds)
+    views = [Drawn.of(session, session.engine, result, seconds=length, first=0) for session, result in runs]
+    return write_video(path, views, seconds=seconds)
 
 
 def write_video(
@@ -116,10 +116,10 @@ def write_video(
     size = (WIDTH * len(views), HEIGHT + RASTER + CURVE)
     encode(path, _composed(views, total, progress), 1 / period, size)
     longest = max(view.length for view in views)
-    shown = f"the first {total * period:.1f} of {longest * period:.1f} s"
+    title = f"the first {total * period:.1f} of {longest * period:.1f} s"
     if total > longest:
-        shown = f"the whole episode, {longest * period:.1f} s"
-    return f"{' / '.join(dict.fromkeys(view.frames.how for view in views))}; {shown}"
+        title = f"the whole episode, {longest * period:.1f} s"
+    return f"{' / '.join(dict.fromkeys(view.frames.how for view in views))}; {title}"
 
 
 def encode(path: str | os.PathLike[str], frames: Iterator[Array], rate: float, size: tuple[int, int]) -> None:
@@ -132,20 +132,20 @@ def encode(path: str | os.PathLike[str], frames: Iterator[Array], rate: float, s
     target = Path(path)
     try:
         with scratch_folder(target.resolve().parent, hidden=True) as folder:
-            made = folder / f"video{target.suffix}"
-            _encode(made, frames, rate, size, escaped(os.fspath(path)))
-            with made.open("rb+") as file:
+            file_path = folder / f"video{target.suffix}"
+            _encode(file_path, frames, rate, size, escaped(os.fspath(path)))
+            with file_path.open("rb+") as file:
                 os.fsync(file.fileno())
-            os.replace(made, target)
+            os.replace(file_path, target)
     except OSError as error:
         raise NervecordError(f"cannot be written: {error.strerror or error}", where=escaped(os.fspath(path))) from None
 
 
-def _encode(made: Path, frames: Iterator[Array], rate: float, size: tuple[int, int], where: str) -> None:
+def _encode(file_path: Path, frames: Iterator[Array], rate: float, size: tuple[int, int], where: str) -> None:
     import imageio_ffmpeg
 
     writer = imageio_ffmpeg.write_frames(
-        str(made), size, fps=rate, macro_block_size=1, ffmpeg_log_level="error", codec=_codec(made.suffix)
+        str(file_path), size, fps=rate, macro_block_size=1, ffmpeg_log_level="error", codec=_codec(file_path.suffix)
     )
     count = 0
     try:
@@ -155,19 +155,19 @@ def _encode(made: Path, frames: Iterator[Array], rate: float, size: tuple[int, i
             try:
                 writer.send(pixels)
             except OSError as error:
-                raise _failed(made.parent, str(error).splitlines()[0], where) from None
+                raise _failed(file_path.parent, str(error).splitlines()[0], where) from None
             count += 1
         writer.close()  # waits for ffmpeg
     finally:
         writer.close()
     # Of what it could not write, a full disk among it, ffmpeg tells nobody here.
     try:
-        found = imageio_ffmpeg.count_frames_and_secs(str(made))[0] if made.is_file() else 0
+        frames_written = imageio_ffmpeg.count_frames_and_secs(str(file_path))[0] if file_path.is_file() else 0
     except RuntimeError as error:
         lines = str(error).strip().splitlines() or ["it cannot be read"]
-        raise _failed(made.parent, f"what it wrote is no video ({lines[-1]})", where) from None
-    if found != count:
-        raise _failed(made.parent, f"{found} of {count} frames are in what it wrote", where)
+        raise _failed(file_path.parent, f"what it wrote is no video ({lines[-1]})", where) from None
+    if frames_written != count:
+        raise _failed(file_path.parent, f"{frames_written} of {count} frames are in what it wrote", where)
 
 
 def _failed(folder: Path, reason: str, where: str) -> NervecordError:
@@ -188,11 +188,11 @@ def _codec(suffix: str) -> str | None:
 
 
 def _colours(count: int) -> list[tuple[int, int, int]]:
-    found = []
+    colours = []
     for k in range(count):
         text = COLOURS[k % len(COLOURS)].lstrip("#")
-        found.append((int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)))
-    return found
+        colours.append((int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)))
+    return colours
 
 
 class _View:
@@ -303,10 +303,10 @@ def _curve(returns: Array, low: float, high: float, span: int, colour: tuple[int
 
     image = Image.new("RGB", (WIDTH, CURVE), PAPER)
     height = max(high - low, 1e-9)
-    shown = returns[: span + 1]
+    visible = returns[: span + 1]
     points = [
         (k / max(span, 1) * (WIDTH - 1), CURVE - 6 - (float(value) - low) / height * (CURVE - 28))
-        for k, value in enumerate(shown)
+        for k, value in enumerate(visible)
     ]
     if len(points) > 1:
         pale = tuple(round(255 - (255 - part) * 0.55) for part in colour)

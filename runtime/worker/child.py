@@ -307,16 +307,16 @@ def _work(request: int, reply: int, path: str, prefix: str, guardian: int) -> No
 def marked(prefix: str, mark: str = MARK) -> list[int]:
     """Linux: living processes that descend from the worker of this prefix, even in sessions of their own."""
     token = f"{mark}={prefix}".encode()
-    found = []
+    pids = []
     for name in os.listdir("/proc") if sys.platform.startswith("linux") else []:
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/environ", "rb") as file:  # empty for a zombie
                     if token in file.read().split(b"\0"):
-                        found.append(int(name))
+                        pids.append(int(name))
             except OSError:  # gone meanwhile, or another user's
                 continue
-    return found
+    return pids
 
 
 def runs(pid: int) -> bool:

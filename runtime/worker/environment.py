@@ -68,10 +68,10 @@ def make_environment(name: str, wrappers: Sequence[str] = (), **options: Any) ->
         # A name without a version is no contract's; `check_environment` says so.
         warnings.filterwarnings("ignore", message=".*Using the latest versioned environment.*")
         try:
-            found = gymnasium.make(name, **options)
+            environment = gymnasium.make(name, **options)
             for text in wrappers:
-                found = _wrapped(found, text, name)
-            return found
+                environment = _wrapped(environment, text, name)
+            return environment
         except gymnasium.error.DependencyNotInstalled as error:
             raise simulator_missing(name, error) from None
         except ModuleNotFoundError as error:
@@ -123,25 +123,25 @@ def wrapper(text: str) -> Callable[[Any], Any]:
         kind, _, rest = rest.partition(":")
         import_task(text)
         module = importlib.import_module(name)
-        found = getattr(module, kind, None)
-        if found is None:
+        wrapper_type = getattr(module, kind, None)
+        if wrapper_type is None:
             base = _gymnasium(name).Wrapper
             own = [each for each, it in vars(module).items() if isinstance(it, type) and issubclass(it, base)]
             raise unknown_name(f"wrapper of module {name}", kind, own, where=f"--wrappers {text}")
     else:
         wrappers = _gymnasium(name).wrappers
-        known = [each for each in dir(wrappers) if each[0].isupper()]
-        if name not in known:
-            raise unknown_name("wrapper", name, known, where="--wrappers")
-        found = getattr(wrappers, name)
+        wrapper_names = [each for each in dir(wrappers) if each[0].isupper()]
+        if name not in wrapper_names:
+            raise unknown_name("wrapper", name, wrapper_names, where="--wrappers")
+        wrapper_type = getattr(wrappers, name)
     if not rest:
-        return found  # type: ignore[no-any-return]
+        return wrapper_type  # type: ignore[no-any-return]
     try:
         numbers = [float(part) if "." in part or "e" in part else int(part) for part in rest.split(",")]
     except ValueError:
         raise NervecordError(f"{rest!r} is no list of numbers", where=f"--wrappers {text}") from None
     value: Any = numbers[0] if len(numbers) == 1 else tuple(numbers)
-    return functools.partial(_with_argument, found, value)
+    return functools.partial(_with_argument, wrapper_type, value)
 
 
 def _names_module(text: str) -> bool:
@@ -176,11 +176,11 @@ def simulator_missing(name: str, error: Exception) -> MissingDependencyError:
     return MissingDependencyError(message, where=name, hint=hint)
 
 
-def make_environments(given: Any, count: int, wrappers: Sequence[str] = ()) -> list[Any]:
+def make_environments(source: Any, count: int, wrappers: Sequence[str] = ()) -> list[Any]:
     """Environments to play in.
 
     Args:
-        given: a Gymnasium id, also module:Id; a function without arguments that makes an environment, such as its
+        source: a Gymnasium id, also module:Id; a function without arguments that makes an environment, such as its
             class; or an environment, for a single one.
         count: how many are wanted.
         wrappers: around each that is named by its id.
@@ -188,37 +188,39 @@ def make_environments(given: Any, count: int, wrappers: Sequence[str] = ()) -> l
     Raises:
         NervecordError: there is no such environment or wrapper, or one is to be several.
     """
-    if isinstance(given, str):
-        return [make_environment(given, wrappers) for _ in range(count)]
+    if isinstance(source, str):
+        return [make_environment(source, wrappers) for _ in range(count)]
     if wrappers:
         raise NervecordError(
             "are around an environment that is named by its id", where="wrappers", hint="make it with its wrappers"
         )
-    if hasattr(given, "step") and not isinstance(given, type):
+    if hasattr(source, "step") and not isinstance(source, type):
         if count > 1:
             raise NervecordError(
                 f"is one environment, and {count} run side by side", where="env", hint="give a function that makes one"
             )
-        return [given]
-    if not callable(given):
-        raise NervecordError(f"is a {type(given).__name__}, an id, an environment or a function is needed", where="env")
-    made = [given() for _ in range(count)]
-    for environment in made:
+        return [source]
+    if not callable(source):
+        raise NervecordError(
+            f"is a {type(source).__name__}, an id, an environment or a function is needed", where="env"
+        )
+    environments = [source() for _ in range(count)]
+    for environment in environments:
         if not hasattr(environment, "step"):
             raise NervecordError(
                 f"is a function that gives a {type(environment).__name__}, which is no environment",
                 where="env",
                 hint="give one that makes an environment of Gymnasium, or an id",
             )
-    return made
+    return environments
 
 
-def environment_title(given: Any) -> str:
+def environment_title(source: Any) -> str:
     """What to call an environment that was given as `make_environments` takes it."""
-    if isinstance(given, str):
-        return given
-    spec = getattr(given, "spec", None)
-    return str(getattr(spec, "id", None) or getattr(given, "__name__", None) or type(given).__name__)
+    if isinstance(source, str):
+        return source
+    spec = getattr(source, "spec", None)
+    return str(getattr(spec, "id", None) or getattr(source, "__name__", None) or type(source).__name__)
 
 
 def import_task(name: str) -> None:
@@ -324,9 +326,9 @@ def required_wrappers(
     # One that was made in Python has its wrappers already; a contract of an earlier version says nothing of them.
     if not isinstance(environment, str) or not trained or named == trained or allow_other:
         return named
-    seen = f"with {', '.join(named)}" if named else "without any"
+    present = f"with {', '.join(named)}" if named else "without any"
     raise ContractError(
-        f"the policy was trained with wrappers around it ({', '.join(trained)}), and runs {seen}",
+        f"the policy was trained with wrappers around it ({', '.join(trained)}), and runs {present}",
         where=name,
         hint=f"what a file names is never imported; name them: --wrappers {shlex.join(trained)}",
     )
@@ -363,9 +365,9 @@ def check_environment(contract: Contract, environment: Any, name: str, *, allow_
         _same_name(contract, name)
     observed = getattr(environment.observation_space, "shape", None)
     if observed != (contract.observation.size,):
-        seen = environment.observation_space if observed is None else f"have shape {observed}"
+        kind = environment.observation_space if observed is None else f"have shape {observed}"
         raise ContractError(
-            f"observations {'are ' if observed is None else ''}{seen}, the policy takes {contract.observation.size} "
+            f"observations {'are ' if observed is None else ''}{kind}, the policy takes {contract.observation.size} "
             "values",
             where=name,
             hint="if it was trained with wrappers, name them: --wrappers FlattenObservation",
@@ -381,11 +383,11 @@ def check_environment(contract: Contract, environment: Any, name: str, *, allow_
 def _check_actions(contract: Contract, actions: Any, name: str) -> None:
     count = choices_of(actions)
     if count or contract.choices:
-        given = f"takes one of {count} actions" if count else f"takes {actions}, no choice among actions"
+        offered = f"takes one of {count} actions" if count else f"takes {actions}, no choice among actions"
         chosen = len(contract.choices)
         gives = f"chooses one of {chosen}" if chosen else f"gives {contract.action.size} values"
         if count != chosen:
-            raise ContractError(f"{given}, and the policy {gives}", where=name)
+            raise ContractError(f"{offered}, and the policy {gives}", where=name)
         if actions.start != 0:
             raise ContractError(f"numbers its actions from {actions.start}, the policy from 0", where=name)
         return
@@ -393,13 +395,13 @@ def _check_actions(contract: Contract, actions: Any, name: str) -> None:
         raise ContractError(
             f"actions have shape {getattr(actions, 'shape', None)}, the policy gives {contract.action.size}", where=name
         )
-    for label, wanted, given in (
+    for label, limit, offered in (
         ("low", contract.action.low, actions.low),
         ("high", contract.action.high, actions.high),
     ):
-        if wanted is not None and not np.allclose(wanted, given):
+        if limit is not None and not np.allclose(limit, offered):
             raise ContractError(
-                f"action limits ({label}) are {given.tolist()}, the policy's {list(wanted)}", where=name
+                f"action limits ({label}) are {offered.tolist()}, the policy's {list(limit)}", where=name
             )
 
 
@@ -444,9 +446,9 @@ def spaces_of(name: str, wrappers: Sequence[str] = ()) -> Spaces:
     try:
         observed = getattr(environment.observation_space, "shape", None)
         if observed is None or len(observed) != 1:
-            seen = f"are {environment.observation_space}" if observed is None else f"have shape {observed}"
+            kind = f"are {environment.observation_space}" if observed is None else f"have shape {observed}"
             raise ContractError(
-                f"observations {seen}, and a policy takes one row of values",
+                f"observations {kind}, and a policy takes one row of values",
                 where=name,
                 hint="--wrappers FlattenObservation makes one row of them",
             )

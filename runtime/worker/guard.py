@@ -84,12 +84,12 @@ def main(arguments: list[str]) -> None:
     while os.getppid() == parent and not select.select([life], [], [], WATCH_PERIOD)[0]:
         pass
     deadline = time.monotonic() + LONGEST
-    seen = time.monotonic()
+    last = time.monotonic()
     # Not only once: what just becomes another program shows no environment at that moment.
-    while time.monotonic() < min(seen + QUIET, deadline):
+    while time.monotonic() < min(last + QUIET, deadline):
         for pid in marked(token, MARK):
             end(os.kill, pid)
-            seen = time.monotonic()
+            last = time.monotonic()
         time.sleep(0.01)
     for folder in arguments[3:]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -255,14 +255,14 @@ class Worker:
         poll = select.poll()
         poll.register(fd, event)
         while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 self._fail(
                     f"did not answer within {limit:g} s {doing}",
                     "it has been ended; if the machine is merely slow, allow it more time",
                 )
             # In slices: if only the guardian is killed, its worker's pipe stays open and silent.
-            if poll.poll(math.ceil(1000 * min(left, POLL))):
+            if poll.poll(math.ceil(1000 * min(remaining, POLL))):
                 return
             if self._child.popen.poll() is not None:
                 self._died(doing)
@@ -353,13 +353,13 @@ class _Child:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         poll.register(self._stop_read, select.POLLIN)
-        kept = 0
+        size = 0
         # What was printed before the end is read to its end; something of it that lives on is not waited for.
         while any(ready == fd for ready, _ in poll.poll()) and (chunk := os.read(fd, 16384)):
             self._stderr.append(chunk)
-            kept += len(chunk)
-            while kept - len(self._stderr[0]) >= STDERR_KEPT:
-                kept -= len(self._stderr.popleft())
+            size += len(chunk)
+            while size - len(self._stderr[0]) >= STDERR_KEPT:
+                size -= len(self._stderr.popleft())
 
     def last_words(self) -> str:
         return b"".join(list(self._stderr)).decode(errors="replace")[-STDERR_KEPT:]
@@ -400,15 +400,15 @@ class _Child:
 
     def _without_guardian(self) -> None:
         """The guardian was killed, is stuck, or never was one: do what it would have done."""
-        seen = set(wire.marked(self.prefix))
+        marked_pids = set(wire.marked(self.prefix))
         wire.end(os.killpg, self.popen.pid)
         self.popen.wait()
         if self.group:
             wire.end(os.killpg, self.group)
         deadline = time.monotonic() + GRACE
         # Killed is not yet gone: those that are still ending are waited for too.
-        while ((pids := wire.marked(self.prefix)) or any(map(wire.runs, seen))) and time.monotonic() < deadline:
-            seen.update(pids)
+        while ((pids := wire.marked(self.prefix)) or any(map(wire.runs, marked_pids))) and time.monotonic() < deadline:
+            marked_pids.update(pids)
             for pid in pids:
                 wire.end(os.kill, pid)
             time.sleep(0.002)

@@ -37,10 +37,10 @@ def package(program: Program, *, prefix: str, vectors: int) -> Package:
     Raises:
         InfeasibleError: an op has no form in C; it is named.
     """
-    made = plan(program.subject, program.schedule)
+    block_plan = plan(program.subject, program.schedule)
     version = metadata.version("nervecord")
-    source = c_source(made, prefix=prefix, version=version, model=model_hash(program))
-    recorded = record(made, source, vectors)
+    source = c_source(block_plan, prefix=prefix, version=version, model=model_hash(program))
+    recorded = record(block_plan, source, vectors)
     p = prefix
     sources = source.files()
     files = {
@@ -169,7 +169,7 @@ def updates(source: Source) -> int:
 def readme(program: Program, source: Source, vectors: int) -> str:
     """What firmware needs to know, and what it costs."""
     p, macro = source.prefix, source.prefix.upper()
-    made, contract = source.form.plan, program.contract
+    plan, contract = source.form.plan, program.contract
     lines = [
         f"# {p}: a spiking policy in C99" if contract is not None else f"# {p}: a spiking network in C99",
         "",
@@ -200,7 +200,7 @@ def readme(program: Program, source: Source, vectors: int) -> str:
         f"- Any number of `{p}_state_t` at once; a function touches its own state and constants, nothing else.",
         "- No heap, no stdio, no recursion, no arrays of variable length. Of the C library `memset` and `memcpy`.",
         "- An `int` of 32 bits or more.",
-        f"- A call is {made.window} steps of the core, of which {made.schedule.steps} take new input.",
+        f"- A call is {plan.window} steps of the core, of which {plan.schedule.steps} take new input.",
         f"- `{macro}_STATE_BYTES` is checked when it is compiled.",
     ]
     return "\n".join([*lines, ""])
@@ -254,8 +254,8 @@ def _channels(contract: Contract) -> list[str]:
     lines = ["| place | channel | unit | limits | fail-safe |", "|---|---|---|---|---|"]
     for array, channels in (("obs", contract.observation), ("act", contract.action)):
         for k, (name, unit) in enumerate(zip(channels.names, channels.units, strict=True)):
-            known = channels.low is not None and channels.high is not None
-            limits = f"{channels.low[k]:g}..{channels.high[k]:g}" if known else ""  # type: ignore[index]
+            limited = channels.low is not None and channels.high is not None
+            limits = f"{channels.low[k]:g}..{channels.high[k]:g}" if limited else ""  # type: ignore[index]
             safe = number(contract.fail_safe[k]) if array == "act" else ""
             lines.append(f"| {array}[{k}] | {quoted(name)} | {quoted(unit, '/^')} | {limits} | {safe} |")
     if contract.choices:

@@ -50,18 +50,18 @@ class CTarget(ArithmeticTarget):
         """What a program takes on a controller; see `Needing`."""
         from nervecord.targets.c.package import sizes
 
-        made = sizes(program, self.prefix)
+        size_of = sizes(program, self.prefix)
         rows = (
-            ("flash", f"{made['flash_constants']:,} bytes of constants; the code comes on top"),
-            ("RAM", f"{made['ram']:,} bytes of state"),
-            ("stack", f"less than {made['stack']:,} bytes"),
+            ("flash", f"{size_of['flash_constants']:,} bytes of constants; the code comes on top"),
+            ("RAM", f"{size_of['ram']:,} bytes of state"),
+            ("stack", f"less than {size_of['stack']:,} bytes"),
             (
                 "worst case",
-                f"{made['synaptic_operations']:,} synaptic operations and {made['neuron_updates']:,} neuron "
+                f"{size_of['synaptic_operations']:,} synaptic operations and {size_of['neuron_updates']:,} neuron "
                 "updates per call",
             ),
         )
-        return made, rows
+        return size_of, rows
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
         """The C sources, a self-test with recorded steps, and what builds them; see `targets.c.package`.
@@ -71,10 +71,10 @@ class CTarget(ArithmeticTarget):
         """
         from nervecord.targets.c.package import package
 
-        made = package(program, prefix=self.prefix, vectors=self.vectors)
-        for name, text in made.files.items():
+        parts = package(program, prefix=self.prefix, vectors=self.vectors)
+        for name, text in parts.files.items():
             write_atomically(folder / name, text.encode("ascii"))
-        return tuple(Emitted(folder / name, made.uses[name]) for name in made.files)
+        return tuple(Emitted(folder / name, parts.uses[name]) for name in parts.files)
 
 
 TARGET = CTarget

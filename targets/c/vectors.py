@@ -47,18 +47,20 @@ def record(plan: Plan, source: Source, count: int) -> Vectors:
 
 def _acts(plan: Plan, count: int, rng: np.random.Generator) -> Vectors:
     assert plan.contract is not None
-    given = np.concatenate([_drawn(plan, name, count, rng) for name in plan.graph.inputs], axis=1).astype(np.float32)
+    observations = np.concatenate([_drawn(plan, name, count, rng) for name in plan.graph.inputs], axis=1).astype(
+        np.float32
+    )
     codes = np.zeros(count, dtype=np.int64)
     if count > BROKEN:
-        given[BROKEN, 0] = np.nan
+        observations[BROKEN, 0] = np.nan
         codes[BROKEN] = CODES.index("NOT_FINITE")
     session, reset = MachineSession(plan), count // 2
-    wanted = np.zeros((count, plan.contract.action.size), dtype=np.float32)
-    for k, row in enumerate(given):
+    actions = np.zeros((count, plan.contract.action.size), dtype=np.float32)
+    for k, row in enumerate(observations):
         if k == reset:
             session.reset()
-        wanted[k] = session.step(row.astype(np.float64))
-    return Vectors(given.view(np.uint32), wanted.view(np.uint32), codes, reset)
+        actions[k] = session.step(row.astype(np.float64))
+    return Vectors(observations.view(np.uint32), actions.view(np.uint32), codes, reset)
 
 
 def _drawn(plan: Plan, name: str, count: int, rng: np.random.Generator) -> Array:
@@ -73,28 +75,28 @@ def _drawn(plan: Plan, name: str, count: int, rng: np.random.Generator) -> Array
         if isinstance(after, Normalise):
             mean, spread = after.mean, after.divisor
     far = np.where(rng.random((count, 1)) < 0.1, 100.0, 1.0)
-    found: Array = mean + spread * far * rng.normal(size=(count, size))
-    return found
+    values: Array = mean + spread * far * rng.normal(size=(count, size))
+    return values
 
 
 def _blocks(plan: Plan, source: Source, count: int, rng: np.random.Generator) -> Vectors:
     form = source.form
     machine, reset = Machine(plan), count // 2
-    given = np.zeros((count, form.in_rows, sum(form.in_sizes)), dtype=np.int32)
+    inputs = np.zeros((count, form.in_rows, sum(form.in_sizes)), dtype=np.int32)
     at = 0
     for entry, size in zip(form.entries, form.in_sizes, strict=True):
         low, high = limits(entry)
         values = rng.integers(low, high, endpoint=True, size=(count, form.in_rows, size))
-        given[..., at : at + size] = np.where(rng.random(values.shape) < 0.5, values, 0)
+        inputs[..., at : at + size] = np.where(rng.random(values.shape) < 0.5, values, 0)
         at += size
-    wanted = np.zeros((count, form.in_rows, sum(form.out_sizes)), dtype=np.int32)
+    outputs = np.zeros((count, form.in_rows, sum(form.out_sizes)), dtype=np.int32)
     for k in range(count):
         if k == reset:
             machine.reset()
-        wanted[k] = _block(plan, source, machine, given[k])
+        outputs[k] = _block(plan, source, machine, inputs[k])
     return Vectors(
-        given.reshape(count, -1).view(np.uint32),
-        wanted.reshape(count, -1).view(np.uint32),
+        inputs.reshape(count, -1).view(np.uint32),
+        outputs.reshape(count, -1).view(np.uint32),
         np.zeros(count, dtype=np.int64),
         reset,
     )
@@ -115,11 +117,11 @@ def _block(plan: Plan, source: Source, machine: Machine, rows: Array) -> Array:
         entered[entry.name] = block.reshape(window, 1, *entry.op.out_shape)
         at += size
     steps_of = [machine.step({name: values[k] for name, values in entered.items()}) for k in range(window)]
-    found = []
+    parts = []
     for read in plan.reads:
         values = np.stack([each[read.source][0].ravel() for each in steps_of[read.first : read.last + 1]])
-        found.append(values.sum(axis=0, keepdims=True) if plan.schedule.held else values)
-    return np.concatenate(found, axis=1)
+        parts.append(values.sum(axis=0, keepdims=True) if plan.schedule.held else values)
+    return np.concatenate(parts, axis=1)
 
 
 def vectors_text(vectors: Vectors, source: Source) -> str:

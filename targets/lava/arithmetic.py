@@ -12,6 +12,6 @@ from nervecord.compiler.target.specfile import read_spec
 @cache
 def lava_arithmetic() -> Arithmetic:
     """Widths, rounding, overflow and order of lava-nc 0.10.0."""
-    found = read_spec(Path(__file__).with_name("spec.toml")).integers
-    assert found is not None
-    return found
+    arithmetic = read_spec(Path(__file__).with_name("spec.toml")).integers
+    assert arithmetic is not None
+    return arithmetic

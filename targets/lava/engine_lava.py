@@ -30,15 +30,15 @@ class Core:
         timeout: seconds a block may take. backend: see `Backend`.
     """
 
-    def __init__(self, made: Plan, *, full_trace: bool, timeout: float, backend: Backend) -> None:
-        self.plan = made
+    def __init__(self, plan: Plan, *, full_trace: bool, timeout: float, backend: Backend) -> None:
+        self.plan = plan
         self.full_trace = full_trace
         self.timeout = timeout
-        self._before, self._after = Before(made), After(made)
+        self._before, self._after = Before(plan), After(plan)
         self._last: dict[str, Array] = {}
         self._begun = 0
-        self._tally = Tally(made)
-        self.network = LavaNetwork(made, membranes="read" if full_trace else "due", backend=backend)
+        self._tally = Tally(plan)
+        self.network = LavaNetwork(plan, membranes="read" if full_trace else "due", backend=backend)
 
     def standing(self) -> Any:
         """What a block changes here, and how many Lava has begun, for `stand`."""

@@ -92,7 +92,7 @@ def status() -> LavaStatus:
         marker = json.loads((path / MARKER).read_text())
         if marker["format"] != MARKER_FORMAT or marker["lava"] != LAVA_VERSION:
             return absent(f"it was made for lava-nc {marker['lava']} by another version of nervecord")
-        found = LavaStatus(
+        result = LavaStatus(
             installed=True,
             path=path,
             python=python,
@@ -106,7 +106,7 @@ def status() -> LavaStatus:
         return absent(f"its marker {path / MARKER} is damaged: {error!r}")
     if not os.access(python, os.X_OK):
         return absent(f"its interpreter {python} is gone (was the Python it was made from removed?)")
-    return found
+    return result
 
 
 def require() -> LavaStatus:
@@ -115,14 +115,14 @@ def require() -> LavaStatus:
     Raises:
         MissingDependencyError: nothing that can be used.
     """
-    found = status()
-    if not found.installed:
+    installation = status()
+    if not installation.installed:
         raise MissingDependencyError(
-            f"engine 'lava' needs Lava's own environment, and {found.problem}",
+            f"engine 'lava' needs Lava's own environment, and {installation.problem}",
             where="lava",
             hint=f"run: {INSTALL_COMMAND}; the engine 'emulator' computes the same without it",
         )
-    return found
+    return installation
 
 
 def install(progress: Progress, *, python: Path | None = None, allow_shim: bool = False) -> LavaStatus:
@@ -139,21 +139,22 @@ def install(progress: Progress, *, python: Path | None = None, allow_shim: bool 
     root = home()
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root / "lava.lock", progress):
-        found = status()
-        if found.installed:
-            progress(f"lava-nc {found.lava_version} on Python {found.python_version} is installed in {found.path}")
-            return found
-        for left in [*root.glob("lava.building-*"), *root.glob("lava.old-*")]:
-            progress(f"removing {left}, left by an installation that was interrupted")
-            shutil.rmtree(left)
+        installation = status()
+        if installation.installed:
+            python, lava = installation.python_version, installation.lava_version
+            progress(f"lava-nc {lava} on Python {python} is installed in {installation.path}")
+            return installation
+        for remnant in [*root.glob("lava.building-*"), *root.glob("lava.old-*")]:
+            progress(f"removing {remnant}, left by an installation that was interrupted")
+            shutil.rmtree(remnant)
         base, shim = _base(python, allow_shim, progress)
         building = root / f"lava.building-{os.getpid()}"
         try:
             version = _build(building, base, shim, progress)
-            _put_in_place(building, found.path)
+            _put_in_place(building, installation.path)
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        progress(f"lava-nc {LAVA_VERSION} on Python {version} is installed in {found.path}")
+        progress(f"lava-nc {LAVA_VERSION} on Python {version} is installed in {installation.path}")
         return require()
 
 
@@ -218,16 +219,16 @@ def _run(command: Sequence[str]) -> str:
     Raises:
         EngineError: it failed or took too long.
     """
-    said = " ".join(command[:6])
+    words = " ".join(command[:6])
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=STEP_TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired:
-        raise EngineError(f"did not end within {STEP_TIMEOUT:g} s: {said}", where="install lava") from None
+        raise EngineError(f"did not end within {STEP_TIMEOUT:g} s: {words}", where="install lava") from None
     if done.returncode:
         error = EngineError(
-            f"exit code {done.returncode} of: {said}",
+            f"exit code {done.returncode} of: {words}",
             where="install lava",
             hint="what it printed is below; the installation can be run again",
         )

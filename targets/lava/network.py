@@ -158,16 +158,16 @@ class LavaNetwork:
         }
 
     def _membranes(self, joined: Array) -> dict[str, Array]:
-        found: dict[str, Array] = {}
+        membranes: dict[str, Array] = {}
         at = 0
         for t, row in enumerate(self._reads):
             for k in row:
                 op = self.plan.units[k].step
                 size = op.op.size
-                values = found.setdefault(op.name, np.zeros((self.block, size), dtype=np.int64))
+                values = membranes.setdefault(op.name, np.zeros((self.block, size), dtype=np.int64))
                 values[t] = joined[at : at + size]
                 at += size
-        return found
+        return membranes
 
     def rewind(self) -> None:
         """Back to the state before the first step."""
@@ -224,34 +224,34 @@ def _describe(plan: Plan, reads: list[list[int]]) -> tuple[dict[str, Any], dict[
         arrays |= {f"{name}_{k}": array for name, array in made_connection.arrays.items()}
     populations = []
     for k, unit in enumerate(plan.units):
-        made = process_of(unit.step)
-        arrays[f"bias_{k}"] = made.bias
+        process = process_of(unit.step)
+        arrays[f"bias_{k}"] = process.bias
         populations.append(
             {
                 "incoming": [order[step.name] for step in unit.incoming],
-                "process": made.process,
+                "process": process.process,
                 "size": unit.step.op.size,
                 "sends": unit.step.op.sending,
                 "shown": unit.step.op.SHOWN,
                 "reset_interval": plan.window if plan.schedule.resets else 0,
                 "reset_offset": unit.step.phase % plan.window,
-                **made.values,
+                **process.values,
             }
         )
     connections = []
-    for step, found in zip(plan.connections, made_of, strict=True):
+    for step, built in zip(plan.connections, made_of, strict=True):
         op = step.op
         assert isinstance(op, Mantissas)
         connections.append(
             {
-                "process": found.process,
+                "process": built.process,
                 "sources": [numbers[tap.source] for tap in step.taps],
                 "outputs": op.size,
                 "weight_exp": op.weight_exp,
                 "weight_bits": op.weight_bits,
                 "delay": op.delay,
                 "graded": plan.graded[step.name],
-                **found.values,
+                **built.values,
             }
         )
     description = {

@@ -61,10 +61,10 @@ def export_netx(subject: Plan | Policy, path: str | os.PathLike[str]) -> Exporte
         GraphError: the graph breaks the rules of its level.
         InfeasibleError: the format, or netx, cannot say the same; names what.
     """
-    made = subject if isinstance(subject, Plan) else plan(subject)
-    layers = layers_of(made)
-    graded = made.graded[layers[0].connection.name]
-    arguments = {"input_message_bits": MESSAGE_BITS if graded else 0, **_reset_arguments(made, layers)}
+    block_plan = subject if isinstance(subject, Plan) else plan(subject)
+    layers = layers_of(block_plan)
+    graded = block_plan.graded[layers[0].connection.name]
+    arguments = {"input_message_bits": MESSAGE_BITS if graded else 0, **_reset_arguments(block_plan, layers)}
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", track_order=True) as file:
         file.attrs["nervecord"] = json.dumps(arguments, sort_keys=True)
@@ -90,35 +90,35 @@ class Layer:
     neurons: LavaLIF
 
 
-def layers_of(made: Plan) -> tuple[Layer, ...]:
+def layers_of(plan: Plan) -> tuple[Layer, ...]:
     """The layers of a plan that is a chain of them.
 
     Raises:
         InfeasibleError: it is none; names the place.
     """
-    runnable(made)
-    if len(made.entries) != 1:
-        names = ", ".join(entry.name for entry in made.entries)
-        raise InfeasibleError(f"netx has one input layer, and {len(made.entries)} are there: {names}", where="graph")
-    units = {unit.step.name: unit for unit in made.units}
-    source = made.entries[0].name
-    found: list[Layer] = []
-    while len(found) < len(units):
-        fed = [step.name for step in made.connections if any(tap.source == source for tap in step.taps)]
+    runnable(plan)
+    if len(plan.entries) != 1:
+        names = ", ".join(entry.name for entry in plan.entries)
+        raise InfeasibleError(f"netx has one input layer, and {len(plan.entries)} are there: {names}", where="graph")
+    units = {unit.step.name: unit for unit in plan.units}
+    source = plan.entries[0].name
+    layers: list[Layer] = []
+    while len(layers) < len(units):
+        fed = [step.name for step in plan.connections if any(tap.source == source for tap in step.taps)]
         if len(fed) != 1:
             raise _no_chain(source, f"feeds {len(fed)} connections")
-        found.append(_layer(made, made.step(fed[0]), units))
-        source = found[-1].population.name
-    readers = [step.name for step in made.connections if any(tap.source == source for tap in step.taps)]
+        layers.append(_layer(plan, plan.step(fed[0]), units))
+        source = layers[-1].population.name
+    readers = [step.name for step in plan.connections if any(tap.source == source for tap in step.taps)]
     if readers:
         raise _no_chain(readers[0], "leads back into the network")
-    for read in made.reads:
+    for read in plan.reads:
         if read.source != source:
             raise _no_chain(read.source, "is read before the end of the chain")
-    return tuple(found)
+    return tuple(layers)
 
 
-def _layer(made: Plan, connection: Step, units: dict[str, Unit]) -> Layer:
+def _layer(plan: Plan, connection: Step, units: dict[str, Unit]) -> Layer:
     dense = connection.op
     assert isinstance(dense, Mantissas)  # the only connections there are in integers
     if len(connection.taps) != 1:
@@ -131,7 +131,7 @@ def _layer(made: Plan, connection: Step, units: dict[str, Unit]) -> Layer:
         )
     if dense.delay != 1:
         raise InfeasibleError(f"has a delay of {dense.delay} steps, and netx's layers have one", where=connection.name)
-    following = made.graph.destinations(connection.name)
+    following = plan.graph.destinations(connection.name)
     if len(following) != 1:
         raise _no_chain(connection.name, f"feeds {len(following)} populations")
     unit = units[following[0]]
@@ -233,14 +233,14 @@ def as_netx_loads(weight: Array) -> Loaded | None:
     # Dense looks at the signs again: unlike netx it takes what is nowhere positive for inhibitory.
     sign = 1 if high > 0 else -1
     mixed = low < 0 < high
-    cut = 8 - bits + (1 if mixed else 0)
+    shift = 8 - bits + (1 if mixed else 0)
     stored = np.clip(sign * (weight << scale_bits), -256 if mixed else 0, 255)
-    return Loaded(sign * ((stored >> cut) << cut), bits, -scale_bits)
+    return Loaded(sign * ((stored >> shift) << shift), bits, -scale_bits)
 
 
-def _reset_arguments(made: Plan, layers: tuple[Layer, ...]) -> dict[str, int]:
+def _reset_arguments(plan: Plan, layers: tuple[Layer, ...]) -> dict[str, int]:
     """netx clears layer l at offset + l, counting steps from 1 as Lava does."""
-    if not made.schedule.resets:
+    if not plan.schedule.resets:
         return {}
     first = layers[0].population.phase
     for k, layer in enumerate(layers):
@@ -248,4 +248,4 @@ def _reset_arguments(made: Plan, layers: tuple[Layer, ...]) -> dict[str, int]:
             raise InfeasibleError(
                 "netx clears all layers at one interval, each a step after the one before", where=layer.population.name
             )
-    return {"reset_interval": made.window, "reset_offset": first}
+    return {"reset_interval": plan.window, "reset_offset": first}

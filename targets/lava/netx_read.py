@@ -170,10 +170,10 @@ def _whole(group: dict[str, Any], name: str, place: str) -> Array:
     value = group.get(name)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iufb" or value.size == 0:
         raise FileFormatError(f"{name} is missing, or no numbers", where=place)
-    found = value.astype(np.float64)
-    if not np.isfinite(found).all() or (found != np.rint(found)).any() or np.abs(found).max() >= 1 << 31:
+    numbers = value.astype(np.float64)
+    if not np.isfinite(numbers).all() or (numbers != np.rint(numbers)).any() or np.abs(numbers).max() >= 1 << 31:
         raise FileFormatError(f"{name} holds other than whole numbers below 2^31", where=place)
-    return found.astype(np.int64)
+    return numbers.astype(np.int64)
 
 
 def _number(group: dict[str, Any], name: str, place: str) -> int:

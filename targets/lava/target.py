@@ -78,8 +78,8 @@ class LavaTarget(ArithmeticTarget):
             if not self.netx:
                 error.add_note("the option netx (--netx) keeps to the part of the arithmetic that this file can say")
             raise
-        given = "".join(f", {name}={value}" for name, value in arguments.items())
-        return (Emitted(path, f"lava.lib.dl.netx.hdf5.Network(net_config={str(path)!r}{given})", arguments),)
+        options = "".join(f", {name}={value}" for name, value in arguments.items())
+        return (Emitted(path, f"lava.lib.dl.netx.hdf5.Network(net_config={str(path)!r}{options})", arguments),)
 
     @classmethod
     def read(cls, path: Path, *, dt: float | None) -> Graph:
@@ -97,20 +97,20 @@ class LavaTarget(ArithmeticTarget):
         return _installation(environment.install(progress, python=python, allow_shim=allow_shim))
 
 
-def _installation(found: environment.LavaStatus) -> Installation:
-    about = f"lava-nc {found.lava_version} on Python {found.python_version} in {found.path}"
-    if found.shim:
+def _installation(lava_status: environment.LavaStatus) -> Installation:
+    about = f"lava-nc {lava_status.lava_version} on Python {lava_status.python_version} in {lava_status.path}"
+    if lava_status.shim:
         about += " (with the shim)"
-    if not found.installed:
-        about = f"{found.problem}; to install it: {environment.INSTALL_COMMAND}"
+    if not lava_status.installed:
+        about = f"{lava_status.problem}; to install it: {environment.INSTALL_COMMAND}"
     details = {
-        "path": str(found.path),
-        "python": found.python_version,
-        "lava": found.lava_version,
-        "shim": found.shim,
-        "problem": found.problem,
+        "path": str(lava_status.path),
+        "python": lava_status.python_version,
+        "lava": lava_status.lava_version,
+        "shim": lava_status.shim,
+        "problem": lava_status.problem,
     }
-    return Installation("lava", found.installed, about, details)
+    return Installation("lava", lava_status.installed, about, details)
 
 
 TARGET = LavaTarget

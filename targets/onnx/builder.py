@@ -72,33 +72,33 @@ class Builder:
 
     def constant(self, values: Array) -> str:
         """An initializer; equal ones are one."""
-        held = np.asarray(values, order="C")
-        key = (held.dtype.str, held.shape, held.tobytes())
+        array = np.asarray(values, order="C")
+        key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
             name = self._fresh("constant")
-            self.tensors.append(onnx_library().numpy_helper.from_array(held, name))
+            self.tensors.append(onnx_library().numpy_helper.from_array(array, name))
             self._constants[key] = name
         return self._constants[key]
 
     def row(self, values: Array, dtype: type) -> str:
         """A constant [1, n] (or [1, 1] where all values are one), which meets [batch, n]."""
-        held: Array = np.asarray(values, dtype=dtype).reshape(1, -1)
-        return self.constant(held[:, :1] if held.size and (held == held[0, 0]).all() else held)
+        array: Array = np.asarray(values, dtype=dtype).reshape(1, -1)
+        return self.constant(array[:, :1] if array.size and (array == array[0, 0]).all() else array)
 
     def full(self, values: Array, dtype: type) -> str:
         """A constant that stands alone as a value: [batch, n]."""
-        held: Array = np.asarray(values, dtype=dtype).reshape(1, -1)
-        return self.constant(np.repeat(held, self.batch, axis=0))
+        array: Array = np.asarray(values, dtype=dtype).reshape(1, -1)
+        return self.constant(np.repeat(array, self.batch, axis=0))
 
     # ------------------------------------------------------------------------------------------ compositions
 
     def total(self, values: Sequence[str | None]) -> str | None:
         """The sum in this order; None stands for zeros."""
-        found: str | None = None
+        result: str | None = None
         for value in values:
             if value is not None:
-                found = value if found is None else self.op("Add", found, value)
-        return found
+                result = value if result is None else self.op("Add", result, value)
+        return result
 
     def cast(self, value: str, dtype: type | str) -> str:
         """As another type; "bool" too."""

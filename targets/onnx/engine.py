@@ -126,13 +126,13 @@ class OnnxMachine:
             if not np.isfinite(x).all():
                 raise GraphError("holds values that float32 does not", where=name)
         values = self.run(feeds, active)
-        found = {}
+        leaving = {}
         for name in graph.outputs:
             # Integers leave where nothing decodes them.
             whole = self._integer and all(is_core(graph.nodes[source]) for source in graph.sources(name))
             rows = values[name].reshape(*lead, *graph.nodes[name].out_shape)
-            found[name] = rows.astype(np.int64 if whole else np.float64)
-        return found
+            leaving[name] = rows.astype(np.int64 if whole else np.float64)
+        return leaving
 
     def run(self, feeds: dict[str, Array], active: Array) -> dict[str, Array]:
         """One block, counted: inputs by name, float32, to outputs by name; `last` holds what every node gave.
@@ -195,8 +195,8 @@ class OnnxSession(PolicySession):
             single = rows.astype(np.float32)
         trusted = np.asarray(np.isfinite(single).all(axis=1))
         if self.graph.level is Level.INTEGER:
-            known = np.where(trusted[:, None], single, self._neutral)
-            check_inputs(self.plan, split(self.plan, known))
+            safe = np.where(trusted[:, None], single, self._neutral)
+            check_inputs(self.plan, split(self.plan, safe))
         values = self._machine.run({"obs": single}, counted)
         # The model has replaced what is not finite itself; the session reports and counts it.
         return np.where(values[SOUND] != 0, values["actions"].astype(np.float64), np.nan), trusted

@@ -55,8 +55,8 @@ class Equations:
 
     def takes(self, body: Body) -> bool:
         """Whether every operation of a body has a form."""
-        known = {"input", "state", "constant", *CONVERSIONS, *self._functions, *self._scalars}
-        return all(node.operation in known for node in body.nodes)
+        readable = {"input", "state", "constant", *CONVERSIONS, *self._functions, *self._scalars}
+        return all(node.operation in readable for node in body.nodes)
 
     def step(self, body: Body, size: int, state: Slots, x: Value) -> Value:
         """What a body gives for x, [batch, size]; `state` is updated.
@@ -89,8 +89,8 @@ class Equations:
             case "state":
                 return state[node.name] or ""
             case "constant":
-                held = body.values[place]
-                return self.builder.row(held.ravel(), np.bool_ if node.kind == "bool" else self.dtype)
+                value = body.values[place]
+                return self.builder.row(value.ravel(), np.bool_ if node.kind == "bool" else self.dtype)
         arguments: list[Any] = [values[k] for k in node.arguments]
         if node.operation in CONVERSIONS:
             truth = body.nodes[node.arguments[0]].kind == "bool"
@@ -123,10 +123,10 @@ class Equations:
 
     def _scaled(self, x: str, factor: float, bits: float, rounding: str) -> str:
         # The product has less than 53 bits, and the power of two moves none of them.
-        kept = self._times(x, factor * 2.0**-bits)
+        product = self._times(x, factor * 2.0**-bits)
         if rounding == "floor":
-            return self._op("Floor", kept)
-        return self._op("Mul", self._op("Sign", kept), self._op("Floor", self._op("Abs", kept)))
+            return self._op("Floor", product)
+        return self._op("Mul", self._op("Sign", product), self._op("Floor", self._op("Abs", product)))
 
     def _lose(self, x: str, shift: float, at_least_one: bool) -> str:
         lost = self._op("Floor", self._times(x, 2.0**-shift))

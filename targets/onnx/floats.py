@@ -73,22 +73,22 @@ class Floats:
     def _conv(self, op: Conv, x: Value) -> Value:
         builder = self.builder
         shaped = builder.reshaped(self._standing(x, math.prod(op.in_shape)), builder.batch, *op.in_shape)
-        held = [builder.constant(values.astype(SINGLE)) for values in (op.weight, op.bias) if values is not None]
-        made = builder.op(
+        constants = [builder.constant(values.astype(SINGLE)) for values in (op.weight, op.bias) if values is not None]
+        result = builder.op(
             "Conv",
             shaped,
-            *held,
+            *constants,
             strides=list(op.stride),
             pads=[*op.padding, *op.padding],
             dilations=list(op.dilation),
             group=op.groups,
         )
-        return builder.reshaped(made, builder.batch, op.size)
+        return builder.reshaped(result, builder.batch, op.size)
 
     def _pool(self, op: Pool, x: Value) -> Value:
         builder = self.builder
         shaped = builder.reshaped(self._standing(x, math.prod(op.in_shape)), builder.batch, *op.in_shape)
-        made = builder.op(
+        result = builder.op(
             "AveragePool",
             shaped,
             kernel_shape=list(op.kernel),
@@ -98,12 +98,12 @@ class Floats:
         )
         match op.mode:
             case "sum":
-                made = builder.op("Mul", made, builder.constant(np.array(math.prod(op.kernel), dtype=SINGLE)))
+                result = builder.op("Mul", result, builder.constant(np.array(math.prod(op.kernel), dtype=SINGLE)))
             case "average":
                 pass
             case other:
                 raise no_case(other, "mode", ENGINE)
-        return builder.reshaped(made, builder.batch, op.size)
+        return builder.reshaped(result, builder.batch, op.size)
 
     def _standing(self, x: Value, size: int) -> str:
         return self.builder.full(np.zeros(size), SINGLE) if x is None else x

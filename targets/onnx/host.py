@@ -17,8 +17,8 @@ from nervecord.targets.onnx.integers import DOUBLE
 def all_true(builder: Builder, each: str, count: int) -> str:
     """Whether all of `count` columns [batch, count] are true: [batch, 1]."""
     ones = builder.constant(np.ones((count, 1), dtype=np.float32))
-    found = builder.op("MatMul", builder.cast(each, np.float32), ones)
-    return builder.op("Equal", found, builder.constant(np.array([[count]], dtype=np.float32)))
+    count_true = builder.op("MatMul", builder.cast(each, np.float32), ones)
+    return builder.op("Equal", count_true, builder.constant(np.array([[count]], dtype=np.float32)))
 
 
 def finite(builder: Builder, x: str) -> str:
@@ -98,5 +98,5 @@ def _ordered_sums(builder: Builder, weights: Array, x: str) -> str:
 
 def _first_largest(builder: Builder, x: str, width: int) -> str:
     chosen = builder.cast(builder.op("ArgMax", x, axis=1, keepdims=1), DOUBLE)
-    known = all_true(builder, finite(builder, x), width)
-    return builder.op("Where", known, chosen, builder.constant(np.full((1, 1), np.nan)))
+    all_finite = all_true(builder, finite(builder, x), width)
+    return builder.op("Where", all_finite, chosen, builder.constant(np.full((1, 1), np.nan)))

@@ -80,8 +80,8 @@ class Integers:
                 return self._shift_each(op, x)
             # Zeros and ones: a product is a weight, which can be shifted before.
             return self._product(op.weight >> -exponent, 0, reach, x)
-        made = self._product(op.weight, exponent, reach, x)
-        return made if exponent >= 0 else self.builder.op("Floor", made)
+        product = self._product(op.weight, exponent, reach, x)
+        return product if exponent >= 0 else self.builder.op("Floor", product)
 
     def _product(self, weight: Array, power: int, reach: int, x: str) -> str:
         """(W * 2^power) x, [batch, out]."""
@@ -93,8 +93,8 @@ class Integers:
         if power:
             stored = builder.op("Mul", stored, builder.constant(np.array(2.0**power, dtype=kind)))
         entered = x if kind is DOUBLE else builder.cast(x, kind)
-        made = builder.op("MatMul", entered, stored)
-        return made if kind is DOUBLE else builder.cast(made, DOUBLE)
+        product = builder.op("MatMul", entered, stored)
+        return product if kind is DOUBLE else builder.cast(product, DOUBLE)
 
     def _shift_each(self, op: Mantissas, x: str) -> str:
         """Every product rounded down on its own, then their sum, by a product with ones."""
@@ -122,11 +122,11 @@ def _entering(plan: Plan, proved: Mapping[str, Proved]) -> dict[str, tuple[int, 
     """Connection -> smallest and largest value that enters it."""
     arithmetic = plan.graph.arithmetic
     assert arithmetic is not None
-    sent = {name: (int(low.min()), int(high.max())) for name, (low, high) in entering(plan).items()}
+    bounds = {name: (int(low.min()), int(high.max())) for name, (low, high) in entering(plan).items()}
     for unit in plan.units:
         message = proved[unit.step.name].range.message
-        sent[unit.step.name] = (-message, message) if unit.step.op.messages else (0, arithmetic.spikes_per_step)
+        bounds[unit.step.name] = (-message, message) if unit.step.op.messages else (0, arithmetic.spikes_per_step)
     return {
-        step.name: (sum(sent[tap.source][0] for tap in step.taps), sum(sent[tap.source][1] for tap in step.taps))
+        step.name: (sum(bounds[tap.source][0] for tap in step.taps), sum(bounds[tap.source][1] for tap in step.taps))
         for step in plan.connections
     }

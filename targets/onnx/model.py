@@ -183,10 +183,10 @@ class _Printer:
             self.state[step.name] = dict.fromkeys(names)
             self.slots += [Slot(step.name, name, step.op.size, self.kernels.wide(step, name)) for name in names]
         for step in plan.before:
-            kept = step.op.state(1)
-            if kept:
-                self.state[step.name] = dict.fromkeys(kept)
-                self.slots += [Slot(step.name, name, values.size) for name, values in kept.items()]
+            states = step.op.state(1)
+            if states:
+                self.state[step.name] = dict.fromkeys(states)
+                self.slots += [Slot(step.name, name, values.size) for name, values in states.items()]
         if not self.carried:
             self.slots = []
             return
@@ -244,8 +244,8 @@ class _Printer:
         size = self.plan.graph.nodes[slot.node].size
         builder, rows = self.builder, self.given[slot.node][-(slot.size // size) :]
         new = [builder.full(np.zeros(size), self.kernels.dtype) if row is None else row for row in rows]
-        left = slot.size - size * len(new)
-        old = [builder.columns(self.history[slot.node], slot.size - left, slot.size)] if left else []
+        older = slot.size - size * len(new)
+        old = [builder.columns(self.history[slot.node], slot.size - older, slot.size)] if older else []
         return builder.joined([*old, *new])
 
     def _was(self, node: str, k: int) -> Value:
@@ -296,20 +296,20 @@ class _Printer:
     def _seen(self) -> str:
         """Whether an observation can be trusted, [batch, 1]; where it cannot, what is neutral takes its place."""
         plan, builder = self.plan, self.builder.within("obs")
-        given = builder.cast("obs", DOUBLE)
-        good = finite(builder, given)
+        x = builder.cast("obs", DOUBLE)
+        good = finite(builder, x)
         if plan.graph.level is Level.INTEGER:
             spiking = np.concatenate(
                 [np.full(plan.graph.nodes[n].size, plan.graph.nodes[n].spikes) for n in plan.graph.inputs]
             )
             if spiking.any():
                 zero, one = (builder.row(np.array([value]), DOUBLE) for value in (0.0, 1.0))
-                binary = builder.op("Or", builder.op("Equal", given, zero), builder.op("Equal", given, one))
+                binary = builder.op("Or", builder.op("Equal", x, zero), builder.op("Equal", x, one))
                 other = builder.constant(~spiking[None])
                 good = builder.op("And", good, builder.op("Or", binary, other))
         instead = neutral(plan)
         trusted = all_true(builder, good, instead.size)
-        self.observation = builder.op("Where", trusted, given, builder.row(instead, DOUBLE))
+        self.observation = builder.op("Where", trusted, x, builder.row(instead, DOUBLE))
         return trusted
 
     def _step(self, step: Step, k: int) -> None:
@@ -355,27 +355,27 @@ class _Printer:
 
     def _after(self, values: dict[str, str]) -> dict[str, str]:
         """Each op after the core, of what is read of the core."""
-        found = dict(values)
+        results = dict(values)
         for step in self.plan.after:
             builder = self.builder.within(step.name)
-            x = builder.total([found[tap.source] for tap in step.taps])
+            x = builder.total([results[tap.source] for tap in step.taps])
             assert x is not None
-            found[step.name] = self.host.step(step.op, x)
-        return found
+            results[step.name] = self.host.step(step.op, x)
+        return results
 
     def _trace(self) -> dict[str, tuple[type, int]]:
         """Outputs for a session: name -> (type, values). Of entries those that change from step to step."""
-        found: dict[str, tuple[type, int]] = {}
+        kinds: dict[str, tuple[type, int]] = {}
         dtype = self.kernels.dtype
         for name in self.plan.sources:
             builder, op = self.builder.within(TRACE + name), self.plan.graph.nodes[name]
             rows = [builder.full(np.zeros(op.size), dtype) if v is None else v for v in self.given[name]]
             layers = [builder.reshaped(row, 1, builder.batch, op.size) for row in rows]
             builder.op("Concat", *layers, output=builder.reserve(TRACE + name), axis=0)
-            found[TRACE + name] = dtype, op.size
+            kinds[TRACE + name] = dtype, op.size
         if self.sound:
             self.builder.within("").op("Cast", self.sound, output=self.builder.reserve(SOUND), to=1)
-        return found
+        return kinds
 
     def _proto(self, traced: dict[str, tuple[type, int]], opset: int, metadata: dict[str, str]) -> Any:
         onnx = onnx_library()
@@ -398,9 +398,9 @@ class _Printer:
         outs += [value(name, dtype, [self.steps, batch, size]) for name, (dtype, size) in traced.items()]
         if traced and self.sound:
             outs.append(value(SOUND, np.float32, [batch, 1]))
-        made = helper.make_graph(self.builder.nodes, "policy", ins, outs, self.builder.tensors)
+        onnx_graph = helper.make_graph(self.builder.nodes, "policy", ins, outs, self.builder.tensors)
         model = helper.make_model(
-            made,
+            onnx_graph,
             opset_imports=[helper.make_opsetid("", opset)],
             ir_version=8 if opset > 14 else 6,
             producer_name="nervecord",

@@ -54,9 +54,9 @@ class OnnxTarget(ArithmeticTarget):
     def __post_init__(self) -> None:
         if self.form == "integer" and self.spec.integers is None:
             object.__setattr__(self, "spec", _spec("integer"))
-        asked = [name for name in OPTIONS if getattr(self, name) != getattr(OnnxTarget, name)]
-        if self.form != "integer" and asked:
-            raise NervecordError("is of integers, and the form is float", where=asked[0], hint="--form integer")
+        options = [name for name in OPTIONS if getattr(self, name) != getattr(OnnxTarget, name)]
+        if self.form != "integer" and options:
+            raise NervecordError("is of integers, and the form is float", where=options[0], hint="--form integer")
 
     def lower(
         self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
@@ -69,8 +69,8 @@ class OnnxTarget(ArithmeticTarget):
         report: dict[str, object] = {}
         lowered: Graph | Policy = subject
         if self.form == "integer" and parts(subject)[0].level is not Level.INTEGER:
-            made = self.lowered(subject, calibration, schedule)
-            lowered, report = made.subject, dict(made.report)
+            integers = self.lowered(subject, calibration, schedule)
+            lowered, report = integers.subject, dict(integers.report)
         check_ops(plan(lowered, schedule))
         return Lowered(subject=lowered, report={**report, "onnx": {"form": self.form, "opset": self.opset}})
 
@@ -135,18 +135,18 @@ def export(program: Program) -> Model:
         InfeasibleError: an op has no form in ONNX here, or a range is not proved.
         MissingDependencyError: onnx is not installed.
     """
-    made = plan(program.subject, program.schedule)
-    model = make_model(made, opset=_opset(program), metadata=metadata(program))
+    block_plan = plan(program.subject, program.schedule)
+    model = make_model(block_plan, opset=_opset(program), metadata=metadata(program))
     onnx_library().checker.check_model(model.proto, full_check=True)
     return model
 
 
 def _opset(program: Program) -> int:
     """What it was compiled with; a program of another target says nothing of it, and a report is not trusted."""
-    said: Any = program.report.get("lowering")
+    lowering: Any = program.report.get("lowering")
     for key in ("onnx", "opset"):
-        said = said.get(key) if isinstance(said, dict) else None
-    return said if type(said) is int and OLDEST_OPSET <= said <= NEWEST_OPSET else OPSET
+        lowering = lowering.get(key) if isinstance(lowering, dict) else None
+    return lowering if type(lowering) is int and OLDEST_OPSET <= lowering <= NEWEST_OPSET else OPSET
 
 
 def metadata(program: Program) -> dict[str, str]:
@@ -155,7 +155,7 @@ def metadata(program: Program) -> dict[str, str]:
     Lists are joined by commas, as those do; a list with a comma in one of its names is left out, and stands in
     `nervecord_contract`, which holds everything exactly.
     """
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     contract = program.contract
     if contract is not None:
         lists = {
@@ -164,11 +164,11 @@ def metadata(program: Program) -> dict[str, str]:
             # Actions leave in the environment's own units.
             "action_scale": tuple("1.000" for _ in contract.action.names),
         }
-        found = {"run_path": contract.provenance.get("run", contract.environment)}
-        found |= {key: ",".join(names) for key, names in lists.items() if not any("," in name for name in names)}
-        found["nervecord_contract"] = contract.to_json()
+        result = {"run_path": contract.provenance.get("run", contract.environment)}
+        result |= {key: ",".join(names) for key, names in lists.items() if not any("," in name for name in names)}
+        result["nervecord_contract"] = contract.to_json()
     arithmetic = program.graph.arithmetic
-    return found | {
+    return result | {
         "nervecord_form": "float" if arithmetic is None else "integer",
         "nervecord_target": program.target,
         "nervecord_arithmetic": json.dumps({} if arithmetic is None else arithmetic.to_dict(), sort_keys=True),

@@ -54,11 +54,11 @@ def _enter(core: Core, entry: Entry) -> str:
     if constant:
         lines += [f"    list[count] = {n};", *([f"    {value % constant}"] if ring.valued else []), "    count++;"]
     if core.observed:
-        given = "1" if not ring.valued else (f"s->{name}_value[{ring.width} * (size_t){slot} + j]")
+        amount = "1" if not ring.valued else (f"s->{name}_value[{ring.width} * (size_t){slot} + j]")
         lines += [
             f"    {core.helpers.clear()}(s->{name}_given + {ring.width} * (size_t)k, {ring.width});",
             "    for (size_t j = 0; j < count; j++) {",
-            f"        s->{name}_given[{ring.width} * (size_t)k + list[j]] = {given};",
+            f"        s->{name}_given[{ring.width} * (size_t)k + list[j]] = {amount};",
             f"        s->{name}_times[list[j]] += s->counted;",
             "    }",
         ]

@@ -112,11 +112,11 @@ class Member:
 
 def ordered(members: list[Member]) -> list[Member]:
     """Wide types first, so that nothing is padded but the end, which is filled to a multiple of 8 here."""
-    found = sorted(members, key=lambda member: -WIDTHS[member.kind])
-    total = sum(member.bytes for member in found)
+    largest_first = sorted(members, key=lambda member: -WIDTHS[member.kind])
+    total = sum(member.bytes for member in largest_first)
     # Of 8, not of the widest type: a struct of the same size on every machine can be told from another one.
-    left = -total % 8
-    return [*found, Member("padding", "uint8_t", left, "to a multiple of 8 bytes")] if left else found
+    gap = -total % 8
+    return [*largest_first, Member("padding", "uint8_t", gap, "to a multiple of 8 bytes")] if gap else largest_first
 
 
 def state_dtype(members: list[Member]) -> np.dtype[np.void]:

@@ -27,71 +27,71 @@ class Core:
 
     def members(self) -> list[Member]:
         """Of the state, without those of the host's part."""
-        found: list[Member] = []
+        result: list[Member] = []
         held = {link.held for link in self.form.links.values() if link.held is not None}
         for entry in self.form.entries:
             name, op = self.form.names[entry.name], entry.op
             if entry.name in self.form.pulses:
-                found += [
+                result += [
                     Member(f"{name}_{state}", "int32_t", taken(entry), "state of an encoder of spikes")
                     for state in self.form.pulses[entry.name].states
                 ]
             elif entry.name in held and bias_source(entry):
-                found.append(Member(f"{name}_sent", "int32_t", op.size, "what is held, and the bias source"))
+                result.append(Member(f"{name}_sent", "int32_t", op.size, "what is held, and the bias source"))
         for link in self.form.links.values():
             if link.held is not None:
-                found.append(
+                result.append(
                     Member(f"{link.name}_product", "int32_t", link.slots * link.outputs, "what a held input gives")
                 )
                 if link.slots > 1:
-                    found.append(Member(f"{link.name}_at", unsigned(link.slots), 0, "the newest of them"))
+                    result.append(Member(f"{link.name}_at", unsigned(link.slots), 0, "the newest of them"))
         for cell in self.form.cells:
             n = cell.op.size
-            found += [
+            result += [
                 Member(f"{cell.name}_{state}", "int32_t", n, STATES.get(state, "state"))
                 for state in cell.equations.states
             ]
         for ring in self.form.rings.values():
-            found.append(Member(f"{ring.name}_list", ring.place, ring.slots * ring.width, "places of spikes"))
-            found.append(Member(f"{ring.name}_count", ring.count, ring.slots, "how many"))
+            result.append(Member(f"{ring.name}_list", ring.place, ring.slots * ring.width, "places of spikes"))
+            result.append(Member(f"{ring.name}_count", ring.count, ring.slots, "how many"))
             if ring.valued:
-                found.append(Member(f"{ring.name}_value", ring.value, ring.slots * ring.width, "their values"))
+                result.append(Member(f"{ring.name}_value", ring.value, ring.slots * ring.width, "their values"))
             if ring.slots > 1:
-                found.append(Member(f"{ring.name}_at", unsigned(ring.slots), 0, "the step that is written"))
-        found += self._scratch()
-        return [*found, *self._observed()] if self.observed else found
+                result.append(Member(f"{ring.name}_at", unsigned(ring.slots), 0, "the step that is written"))
+        result += self._scratch()
+        return [*result, *self._observed()] if self.observed else result
 
     def _scratch(self) -> list[Member]:
         """What a step works with; here, and not on the stack."""
-        found = []
+        result = []
         summed = [cell.op.size for cell in self.form.cells if self._summed(cell)]
         if summed:
-            found.append(Member("sum", "int32_t", max(summed), "scratch: what enters a population"))
+            result.append(Member("sum", "int32_t", max(summed), "scratch: what enters a population"))
         parts = [link for cell in self.form.cells for link in cell.links if self._apart(cell, link)]
         narrow = [link.outputs for link in parts if not link.wide]
         wide = [link.outputs for link in self.form.links.values() if link.wide]
         if narrow:
-            found.append(Member("part", "int32_t", max(narrow), "scratch: what one connection gives"))
+            result.append(Member("part", "int32_t", max(narrow), "scratch: what one connection gives"))
         if wide:
-            found.append(Member("total", "int64_t", max(wide), "scratch: sums of more than 32 bits"))
+            result.append(Member("total", "int64_t", max(wide), "scratch: sums of more than 32 bits"))
         gathered = [link.inputs for link in self.form.links.values() if not (link.held or link.rows)]
         if gathered:
-            found.append(Member("gathered", "int32_t", max(gathered), "scratch: values that enter a connection"))
-        return found
+            result.append(Member("gathered", "int32_t", max(gathered), "scratch: values that enter a connection"))
+        return result
 
     def _observed(self) -> list[Member]:
         """What engines look at."""
-        found = [Member("counted", "uint32_t", 0, "whether it is counted")]
+        result = [Member("counted", "uint32_t", 0, "whether it is counted")]
         for entry in self.form.entries:
             name = self.form.names[entry.name]
-            found.append(Member(f"{name}_given", "int32_t", self.plan.window * entry.op.size, "in each step"))
-            found.append(Member(f"{name}_times", "int64_t", entry.op.size, "how often each sent"))
+            result.append(Member(f"{name}_given", "int32_t", self.plan.window * entry.op.size, "in each step"))
+            result.append(Member(f"{name}_times", "int64_t", entry.op.size, "how often each sent"))
         for cell in self.form.cells:
-            found.append(Member(f"{cell.name}_given", "int32_t", self.plan.window * cell.op.size, "in each step"))
+            result.append(Member(f"{cell.name}_given", "int32_t", self.plan.window * cell.op.size, "in each step"))
             if cell.ring is not None:
-                found.append(Member(f"{cell.name}_times", "int64_t", cell.op.size, "how often each sent"))
-                found.append(Member(f"{cell.name}_spikes", "int64_t", 0, "spikes"))
-        return found
+                result.append(Member(f"{cell.name}_times", "int64_t", cell.op.size, "how often each sent"))
+                result.append(Member(f"{cell.name}_spikes", "int64_t", 0, "spikes"))
+        return result
 
     def _summed(self, cell: Cell) -> bool:
         """Whether what enters is added up: all but the one product of what is held, where it always arrives."""
@@ -150,28 +150,28 @@ class Core:
             ]
         return [*lines, self.add_product(link, total, "s->gathered")]
 
-    def _held(self, cell: Cell, link: Link, given: str, nothing: str) -> list[str]:
-        """Lines for each stretch of steps: `given` with the product for %s, or `nothing`."""
+    def _held(self, cell: Cell, link: Link, form: str, nothing: str) -> list[str]:
+        """Lines for each stretch of steps: `form` with the product for %s, or `nothing`."""
         stretches: list[tuple[int, int | None]] = []
         for k in cell.useful:
             if not stretches or stretches[-1][1] != link.when[k]:
                 stretches.append((k, link.when[k]))
-        found = []
+        result = []
         for j, (_, back) in enumerate(stretches):
             place = f"s->{link.name}_product"
             if link.slots > 1 and back is not None:
                 slot = f"(s->{link.name}_at + {link.slots - back}u) % {link.slots}u" if back else f"s->{link.name}_at"
                 place += f" + {link.outputs} * (size_t)({slot})"
-            found.append(
+            result.append(
                 (
                     stretches[j + 1][0] if j + 1 < len(stretches) else None,
-                    nothing if back is None else given.replace("%s", place),
+                    nothing if back is None else form.replace("%s", place),
                 )
             )
-        if len(found) == 1:
-            return [line for line in found[0][1].split("\n") if line]
+        if len(result) == 1:
+            return [line for line in result[0][1].split("\n") if line]
         lines = []
-        for j, (end, text) in enumerate(found):
+        for j, (end, text) in enumerate(result):
             head = f"if (k < {end}) {{" if j == 0 else ("} else {" if end is None else f"}} else if (k < {end}) {{")
             lines += [head, *(f"    {line}" for line in text.split("\n") if line)]
         return [*lines, "}"]
@@ -219,7 +219,7 @@ class Core:
         n, ring, equations = cell.op.size, cell.ring, cell.equations
         fires = equations.fires_to_zero if ring is not None and not ring.valued else None
         sends = ring is not None and fires is None and not equations.silent
-        lines, given = equations.lines(x, self.prefix, self.helpers, result=sends, before_spike=fires is not None)
+        lines, sends_name = equations.lines(x, self.prefix, self.helpers, result=sends, before_spike=fires is not None)
         loop = [f"for (size_t i = 0; i < {n}; i++) {{", *(f"    {line}" for line in lines)]
         if ring is None:
             return [*loop, "}"]
@@ -247,10 +247,10 @@ class Core:
                 "}",
                 done,
             ]
-        loop += [f"    if ({given} != 0) {{", f"        list[count] = ({ring.place})i;"]
+        loop += [f"    if ({sends_name} != 0) {{", f"        list[count] = ({ring.place})i;"]
         if ring.valued:
             place = f"{n} * (size_t){slot} + count" if ring.slots > 1 else "count"
-            loop.append(f"        s->{ring.name}_value[{place}] = ({ring.value}){given};")
+            loop.append(f"        s->{ring.name}_value[{place}] = ({ring.value}){sends_name};")
         return [*head, *loop, "        count++;", "    }", "}", done]
 
     def cell(self, cell: Cell) -> str:
@@ -277,20 +277,20 @@ class Core:
 
     def _look(self, cell: Cell) -> list[str]:
         """Lines that keep what it gave."""
-        n, given = cell.op.size, f"s->{cell.name}_given"
+        n, buffer = cell.op.size, f"s->{cell.name}_given"
         if cell.ring is None:
-            return [f"memcpy({given} + {n} * (size_t)k, s->{cell.shown}, {n} * sizeof {given}[0]);"]
+            return [f"memcpy({buffer} + {n} * (size_t)k, s->{cell.shown}, {n} * sizeof {buffer}[0]);"]
         ring = cell.ring
         if cell.equations.silent:
-            return [f"{self.helpers.clear()}({given} + {n} * (size_t)k, {n});"]
+            return [f"{self.helpers.clear()}({buffer} + {n} * (size_t)k, {n});"]
         value = "1"
         if ring.valued:
             slot = f"{n} * (size_t)s->{ring.name}_at + " if ring.slots > 1 else ""
             value = f"s->{ring.name}_value[{slot}j]"
         return [
-            f"{self.helpers.clear()}({given} + {n} * (size_t)k, {n});",
+            f"{self.helpers.clear()}({buffer} + {n} * (size_t)k, {n});",
             "for (size_t j = 0; j < count; j++) {",
-            f"    {given}[{n} * (size_t)k + list[j]] = {value};",
+            f"    {buffer}[{n} * (size_t)k + list[j]] = {value};",
             f"    s->{cell.name}_times[list[j]] += s->counted;",
             f"    s->{cell.name}_spikes += s->counted * (int64_t){value};",
             "}",

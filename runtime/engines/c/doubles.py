@@ -85,11 +85,11 @@ class Doubles:
 
     def table(self, name: str, values: Array, about: str) -> str:
         """The name of a constant table of doubles; of the same numbers there is one."""
-        found = np.asarray(values, dtype=np.float64).ravel()
+        array = np.asarray(values, dtype=np.float64).ravel()
         for table in self.tables:
-            if table.values.tobytes() == found.tobytes():
+            if table.values.tobytes() == array.tobytes():
                 return f"{self.prefix}_{table.name}"
-        self.tables.append(Table(name, "double", found, about))
+        self.tables.append(Table(name, "double", array, about))
         return f"{self.prefix}_{name}"
 
     def lines(self, body: Body, name: str, x: str, label: str, *, spread: int = 1) -> tuple[list[str], str]:

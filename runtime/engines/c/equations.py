@@ -130,10 +130,10 @@ class _Lines:
 
     def printed(self, result: bool, before_spike: bool) -> tuple[list[str], str]:
         """See `Equations.lines`."""
-        body, found = self.body, self.of.fires_to_zero if before_spike else None
+        body, fires = self.body, self.of.fires_to_zero if before_spike else None
         ends = dict(body.kept)
-        if found is not None:
-            ends[found[0]] = body.nodes[ends[found[0]]].arguments[2]
+        if fires is not None:
+            ends[fires[0]] = body.nodes[ends[fires[0]]].arguments[2]
         needed = self._needed([*ends.values(), *([body.result] if result else [])])
         uses = Counter(k for place in needed for k in body.nodes[place].arguments)
         uses.update(ends.values())
@@ -150,8 +150,8 @@ class _Lines:
             named |= result and place == body.result and node.operation != "constant"
             if named:
                 kind = "int32_t" if self.of.narrow(place) else "int64_t"
-                wanted = "given" if place == body.result else names.get(place, node.name or "value")
-                name = self.names.fresh(f"old_{wanted}" if node.operation == "state" else wanted)
+                label = "given" if place == body.result else names.get(place, node.name or "value")
+                name = self.names.fresh(f"old_{label}" if node.operation == "state" else label)
                 lines.append(f"const {kind} {name} = {bare(text)};")
                 self.text[place] = name
             else:

@@ -88,13 +88,13 @@ class Host:
 
     def _chain(self, step: Step) -> list[Step]:
         """What is computed before a step, in order."""
-        wanted = {tap.source for tap in step.taps}
-        found = []
+        sources = {tap.source for tap in step.taps}
+        steps = []
         for each in reversed(self.plan.before):
-            if each.name in wanted:
-                found.append(each)
-                wanted |= {tap.source for tap in each.taps}
-        return found[::-1]
+            if each.name in sources:
+                steps.append(each)
+                sources |= {tap.source for tap in each.taps}
+        return steps[::-1]
 
     def _named(self, step: Step) -> list[str]:
         """The lines that compute channel i of a step, under its name."""

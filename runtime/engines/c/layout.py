@@ -338,11 +338,11 @@ class _Former:
     def _when(self, delay: int) -> tuple[int | None, ...]:
         """For each step of a block: how many blocks ago what arrives was taken; None where nothing arrives."""
         window, steps = self.plan.window, self.plan.schedule.steps
-        found: list[int | None] = []
+        blocks: list[int | None] = []
         for k in range(window):
             back, at = divmod(k - delay, window)
-            found.append(-back if at < steps else None)
-        return tuple(found)
+            blocks.append(-back if at < steps else None)
+        return tuple(blocks)
 
     def _stored(self, name: str, weight: Array, label: str) -> tuple[Table, Table | None, Table | None]:
         kind = signed(int(weight.min(initial=0)), int(weight.max(initial=0)))
@@ -351,13 +351,13 @@ class _Former:
             self.tables.append(table)
             return table, None, None
         rows, about = Csr.of(weight), f"those of {weight.shape[0]} x {weight.shape[1]} that are not zero"
-        found = (
+        stored = (
             Table(f"{name}_weight", kind, rows.values, about),
             Table(f"{name}_column", unsigned(weight.shape[1] - 1), rows.columns, "the column of each"),
             Table(f"{name}_start", unsigned(int(rows.starts[-1])), rows.starts, "where the row of each source begins"),
         )
-        self.tables += found
-        return found
+        self.tables += stored
+        return stored
 
     # ------------------------------------------------------------------------------------------------ cells
 

@@ -134,9 +134,9 @@ def open_shared(source: Source, path: str | os.PathLike[str]) -> ctypes.CDLL:
     """
     where = os.fspath(path)
     try:
-        found = ctypes.CDLL(os.path.abspath(where))
+        library = ctypes.CDLL(os.path.abspath(where))
         # As many letters as a hash has; a library of another kind lacks the symbol.
-        said = (ctypes.c_char * 64).in_dll(found, IDENTITY).value.decode("ascii", "replace")
+        own_identity = (ctypes.c_char * 64).in_dll(library, IDENTITY).value.decode("ascii", "replace")
     except OSError as error:
         raise FileFormatError(
             f"cannot be opened on this machine: {error}",
@@ -144,14 +144,14 @@ def open_shared(source: Source, path: str | os.PathLike[str]) -> ctypes.CDLL:
             hint="build it for this kind of processor: CC=COMPILER nervecord compile ... --target c --shared FILE",
         ) from None
     except ValueError:
-        said = ""
-    if said != identity(source):
+        own_identity = ""
+    if own_identity != identity(source):
         raise FileFormatError(
             "is no library of this program, of this version of nervecord",
             where=where,
             hint="nervecord compile PROGRAM.nir --target c --shared FILE -o PROGRAM.nervecord writes both",
         )
-    return found
+    return library
 
 
 def build(
@@ -183,8 +183,8 @@ def build(
         full = next((os.strerror(code) for code in _FULL if os.strerror(code) in done.stderr), None)
         if full is not None:
             raise OSError(errno.ENOSPC, full)
-        said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()
+        lines = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()
         raise EngineError(
-            f"{command[0]} failed: {said[0]}", where="engine c", hint="name another compiler in the variable CC"
+            f"{command[0]} failed: {lines[0]}", where="engine c", hint="name another compiler in the variable CC"
         )
     return library

@@ -115,14 +115,14 @@ def checked_prefix(prefix: str) -> str:
 
 def identifiers(names: Iterable[str]) -> dict[str, str]:
     """Name -> identifier, each another one; what C does not take becomes _."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     fresh = Names(sign="_").fresh
     for name in names:
         start = re.sub(r"[^A-Za-z0-9]+", "_", name)[:LONGEST].strip("_").lower() or "node"
         if not start[0].isalpha():
             start = f"n{start}"
-        found[name] = fresh(start)
-    return found
+        result[name] = fresh(start)
+    return result
 
 
 def quoted(text: str, more: str = "") -> str:

@@ -45,25 +45,25 @@ class Compiled:
 
     def __init__(
         self,
-        made: Plan,
+        plan: Plan,
         batch: int,
         *,
         flags: tuple[str, ...] = FAST,
         history: bool = True,
         library: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.plan = made
-        self.source: Source = c_source(made, observed=True)
+        self.plan = plan
+        self.source: Source = c_source(plan, observed=True)
         self.form: Form = self.source.form
         self.history = history
         self._dtype = self.source.dtype
         self._library = load_library(self.source, flags=flags) if library is None else open_shared(self.source, library)
         self._keeps: dict[str, int] = {}
         """Steps before the last block that connections still read, of each source."""
-        for tap in (tap for step in made.core for tap in step.taps):
+        for tap in (tap for step in plan.core for tap in step.taps):
             self._keeps[tap.source] = max(tap.lag, self._keeps.get(tap.source, 0))
         self._past: dict[str, float] = {}
-        self._before, self._after = Before(made), After(made)
+        self._before, self._after = Before(plan), After(plan)
         self.reset(batch)
 
     @property
@@ -73,10 +73,10 @@ class Compiled:
 
     def function(self, name: str) -> Any:
         """A function of the library."""
-        found = getattr(self._library, f"{self.source.prefix}_{name}")
-        found.argtypes = [ctypes.c_void_p] * 3
-        found.restype = ctypes.c_int
-        return found
+        function = getattr(self._library, f"{self.source.prefix}_{name}")
+        function.argtypes = [ctypes.c_void_p] * 3
+        function.restype = ctypes.c_int
+        return function
 
     def reset(self, batch: int) -> None:
         """Back to the state before the first step, with so many copies."""
@@ -116,11 +116,11 @@ class Compiled:
     def _counted(self, name: str) -> Any:
         return self._past.get(name, 0) + self.states[name].sum(axis=0)
 
-    def run(self, step: Any, given: Array, out: Array, active: Array) -> Array:
+    def run(self, step: Any, rows: Array, out: Array, active: Array) -> Array:
         """One block of every copy; returns what the function returned for each, (batch,), all of them OK or NOT_FINITE.
 
         Args:
-            step: of `function`. given: (batch, ...) contiguous, what it takes. out: (batch, ...), written.
+            step: of `function`. rows: (batch, ...) contiguous, what it takes. out: (batch, ...), written.
             active: (batch,) bool, which are counted.
 
         Raises:
@@ -132,7 +132,7 @@ class Compiled:
         for b in range(self.batch):
             code = codes[b] = step(
                 states.ctypes.data + b * states.itemsize,
-                given.ctypes.data + b * given.strides[0],
+                rows.ctypes.data + b * rows.strides[0],
                 out.ctypes.data + b * out.strides[0],
             )
             if code > NOT_FINITE:
@@ -147,11 +147,11 @@ class Compiled:
             return
         window = self.plan.window
         for name in self._sources():
-            given = self.given(name)
+            sent = self.given(name)
             before = self._sent.get(name)
             if before is None:
-                before = np.zeros((self._keeps.get(name, 0) + window, *given.shape[1:]), dtype=np.int64)
-            self._sent[name] = np.concatenate([before[window:], given])
+                before = np.zeros((self._keeps.get(name, 0) + window, *sent.shape[1:]), dtype=np.int64)
+            self._sent[name] = np.concatenate([before[window:], sent])
 
     def _sources(self) -> list[str]:
         return [*(entry.name for entry in self.form.entries), *(c.unit.step.name for c in self.form.cells if c.ring)]
@@ -166,35 +166,35 @@ class Compiled:
 
         Of connections with history only.
         """
-        found: dict[str, Array] = {}
+        values: dict[str, Array] = {}
         if not self._stepped:
-            return found
+            return values
         window, arithmetic = self.plan.window, self.form.arithmetic
         for step in self.plan.core:
             if step.name not in self.form.links:
-                found[step.name] = self.given(step.name)
+                values[step.name] = self.given(step.name)
             elif self.history:
                 starts = [(tap.source, self._keeps[tap.source] - tap.lag) for tap in step.taps]
                 x = sum(self._sent[source][start : start + window] for source, start in starts)
                 assert isinstance(x, np.ndarray)
                 y = step.op.step({}, x.reshape(-1, *step.op.in_shape), arithmetic)
-                found[step.name] = y.reshape(*x.shape[:2], *step.op.out_shape)
-        return found
+                values[step.name] = y.reshape(*x.shape[:2], *step.op.out_shape)
+        return values
 
     def state(self) -> dict[str, dict[str, Array]]:
         """State of every core node, as `compiler.plan.interpret.Machine` names it."""
-        found: dict[str, dict[str, Array]] = {}
+        result: dict[str, dict[str, Array]] = {}
         for step in self.plan.core:
             keys = [] if step.name in self.form.links else list(step.op.state(1))
-            found[step.name] = {k: self.states[f"{self.form.names[step.name]}_{k}"].astype(np.int64) for k in keys}
-        return found
+            result[step.name] = {k: self.states[f"{self.form.names[step.name]}_{k}"].astype(np.int64) for k in keys}
+        return result
 
     def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
         """One block, the host's part in numpy; see `runtime.machines.BlockMachine`."""
         check_inputs(self.plan, inputs)
-        taken = entering(self.form, self._before.enter(inputs, np.int64), self.batch)
+        words = entering(self.form, self._before.enter(inputs, np.int64), self.batch)
         out = np.zeros((self.batch, self.form.out_dim), dtype=np.int32)
-        self.run(self.function("step_q"), taken, out, active)
+        self.run(self.function("step_q"), words, out, active)
         return self._after.leave(left(self.form, out))
 
     def tally(self) -> tuple[dict[str, float], dict[str, float]]:
@@ -257,8 +257,8 @@ class CSession(_Loaded, Traced, PolicySession):
         with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and gives the fail-safe action
             obs = np.ascontiguousarray(rows, dtype=np.float32)
         act = np.zeros((self.batch, self.contract.action.size), dtype=np.float32)
-        known = self._machine.run(self._function, obs, act, counted) != NOT_FINITE
-        return act.astype(np.float64), known
+        all_finite = self._machine.run(self._function, obs, act, counted) != NOT_FINITE
+        return act.astype(np.float64), all_finite
 
 
 class CStream(_Loaded, Traced, GraphStream):
@@ -297,12 +297,12 @@ def entering(form: Form, entered: dict[str, Array], batch: int) -> Array:
 
 def left(form: Form, out: Array) -> dict[str, Array]:
     """What `step_q` gave, as `After.leave` takes it: core step -> (window, batch, n), of every read."""
-    found, at = {}, 0
+    leaving, at = {}, 0
     values = out.reshape(len(out), form.in_rows, -1).swapaxes(0, 1).astype(np.int64)
     for read, size in zip(form.plan.reads, form.out_sizes, strict=True):
         rows = np.zeros((form.plan.window, len(out), size), dtype=np.int64)
         # Where inputs are held it is the sum over the read, which is taken once more: it stands in its first step.
         rows[read.first : read.first + form.in_rows] = values[..., at : at + size]
-        found[read.source] = rows.reshape(form.plan.window, len(out), *form.plan.step(read.source).op.out_shape)
+        leaving[read.source] = rows.reshape(form.plan.window, len(out), *form.plan.step(read.source).op.out_shape)
         at += size
-    return found
+    return leaving

@@ -81,15 +81,15 @@ def c_source(plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str 
         InfeasibleError: a range cannot be proved, an op has no form in C, or its state is too large; it is named.
     """
     checked_prefix(prefix)
-    made = form(plan, whole=observed)
-    core = Core(made, prefix, observed=observed)
+    layout = form(plan, whole=observed)
+    core = Core(layout, prefix, observed=observed)
     members = core.members()
     host = None
     if plan.contract is not None:
-        host = Host(made, prefix)
+        host = Host(layout, prefix)
         members += [
-            Member("in", "int32_t", made.in_dim, "scratch: what enters the core"),
-            Member("out", "int32_t", made.out_dim, "scratch: what leaves it"),
+            Member("in", "int32_t", layout.in_dim, "scratch: what enters the core"),
+            Member("out", "int32_t", layout.out_dim, "scratch: what leaves it"),
         ]
     members = ordered(members)
     size = sum(member.bytes for member in members)
@@ -99,15 +99,15 @@ def c_source(plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str 
             where="c",
             hint="shorten the delays of what is held, or the populations behind them",
         )
-    tables = [*made.tables, *(host.tables if host is not None else [])]
+    tables = [*layout.tables, *(host.tables if host is not None else [])]
     text = block_text(core)
     parts = [_opening(prefix, host is not None), text, _reset(prefix)]
     if host is not None:
         parts.append(host.text())
     return Source(
-        form=made,
+        form=layout,
         prefix=prefix,
-        header=_header(made, prefix, members, tables, version, model),
+        header=_header(layout, prefix, members, tables, version, model),
         source="\n".join(parts),
         weights_header=_weights_header(prefix, tables),
         weights=_weights(prefix, tables),
@@ -121,7 +121,7 @@ def _defines(form: Form, prefix: str, state: int, flash: int, version: str, mode
     macro, plan = prefix.upper(), form.plan
     assert plan.graph.dt is not None
     period = plan.graph.dt * plan.schedule.steps if plan.contract is None else plan.contract.control_period
-    found = [
+    macros = [
         ("VERSION", f'"{quoted(version)}"', "of nervecord, which wrote this"),
         ("MODEL_HASH", f'"{quoted(model)}"', "of the program"),
         *(
@@ -141,7 +141,7 @@ def _defines(form: Form, prefix: str, state: int, flash: int, version: str, mode
         ("FLASH_BYTES", flash, "constants; the code comes on top"),
         *((name, code, "returned by a step") for code, name in enumerate(CODES)),
     ]
-    return [f"#define {macro}_{name} {value} /* {about} */" for name, value, about in found]
+    return [f"#define {macro}_{name} {value} /* {about} */" for name, value, about in macros]
 
 
 def _header(form: Form, prefix: str, members: list[Member], tables: list[Table], version: str, model: str) -> str:

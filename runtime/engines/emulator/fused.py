@@ -74,8 +74,8 @@ def host_chain(plan: Plan) -> HostChain | None:
     if observed.spikes or not _is(observed, _INPUT) or not _is(normalise, _NORMALISE):
         return None
     sends = plan.step(plan.reads[0].source).op.sending
-    known = [op for op in _DECODERS if _is(decode, op)]
-    if not known or sends != (known[0].weights is not None):
+    decoders = [op for op in _DECODERS if _is(decode, op)]
+    if not decoders or sends != (decoders[0].weights is not None):
         return None
     body, code = normalise.traced(None), encode.traced(None)
     clip = float(body.constant("high").item())
@@ -130,19 +130,19 @@ def _decoder(decode: HostOp, fail_safe: Sequence[float]) -> tuple[Array, Array]:
     return weights, numbers
 
 
-def _is(op: Op, known: HostOp, most: int = 0) -> bool:
+def _is(op: Op, template: HostOp, most: int = 0) -> bool:
     """Whether an op has the same stages and equations, whatever its named numbers are; it appends at most `most`."""
-    return isinstance(op, HostOp) and 0 <= op.appended <= most and _form(op) == _form(known)
+    return isinstance(op, HostOp) and 0 <= op.appended <= most and _form(op) == _form(template)
 
 
 def _form(op: HostOp) -> tuple[object, ...]:
     bodies = [op.traced(), *([op.pulse_body] if op.PULSES else [])]
-    held = [(value, body.nodes[place].name) for body in bodies for place, value in body.values.items()]
+    constants = [(value, body.nodes[place].name) for body in bodies for place, value in body.values.items()]
     # Numbers without a name, a polynomial's among them, are in the kernel itself.
-    numbers = [value.tobytes() for value, name in held if not name]
+    numbers = [value.tobytes() for value, name in constants if not name]
     # Of the others the kernel takes some once and some for each value, as the op that it knows has them.
     each = op.in_shape[0] * op.spread if op.weights is None else len(op.weights)
-    shapes = ["each" if value.shape == (each,) else value.shape for value, name in held if name]
+    shapes = ["each" if value.shape == (each,) else value.shape for value, name in constants if name]
     return [body.structure for body in bodies], numbers, shapes, op.CHOOSES, op.weights is None, op.spread > 1
 
 

@@ -45,9 +45,9 @@ def compiled(function: Callable[..., Any], *, cache: bool = True) -> Any:
         cache: keep it for the next process; where there is no folder to keep it in, it is not.
     """
     if cache:
-        found = _from_read_only(function)
-        if found is not None:
-            return found
+        cached = _from_read_only(function)
+        if cached is not None:
+            return cached
         try:
             return njit(cache=True, nogil=True, error_model="numpy")(function)
         except RuntimeError as error:  # no folder can be written
@@ -74,12 +74,12 @@ def _from_read_only(function: Callable[..., Any]) -> Any:
     class Cache(numbas.FunctionCache):  # type: ignore[misc]
         _impl_class = Contents
 
-    found: Any = njit(nogil=True, error_model="numpy")(function)
+    function_compiled: Any = njit(nogil=True, error_model="numpy")(function)
     try:
-        found._cache = Cache(function)
+        function_compiled._cache = Cache(function)
     except RuntimeError:  # there is no such folder
         return None
-    return found
+    return function_compiled
 
 
 def mended(call: Callable[[], Value], functions: Sequence[Any], without: Callable[[], Value]) -> Value:
@@ -94,7 +94,7 @@ def mended(call: Callable[[], Value], functions: Sequence[Any], without: Callabl
     """
     healed = False
     while True:
-        made = sum(len(each.signatures) for each in functions)
+        before = sum(len(each.signatures) for each in functions)
         try:
             return call()
         except (NervecordError, MemoryError):
@@ -103,7 +103,7 @@ def mended(call: Callable[[], Value], functions: Sequence[Any], without: Callabl
             _tell_unkept(error)
             # What was compiled and could not be kept is there at the next try. Where nothing was, not even reading
             # goes.
-            if made == sum(len(each.signatures) for each in functions):
+            if before == sum(len(each.signatures) for each in functions):
                 break
         except Exception as error:
             if not _is_of_cache(error):
@@ -118,10 +118,10 @@ def mended(call: Callable[[], Value], functions: Sequence[Any], without: Callabl
                 _tell_unkept(error)
                 break
             _tell(f"was damaged and is made anew: {error}")
-    found = without()
+    result = without()
     global _serves
     _serves = False
-    return found
+    return result
 
 
 def _is_of_cache(error: BaseException) -> bool:
@@ -158,10 +158,10 @@ class Guarded:
         self._compiled = compiled(function, cache=serves())
         self.__doc__ = function.__doc__
 
-    def __call__(self, *given: Any) -> Any:
+    def __call__(self, *arguments: Any) -> Any:
         """What the function gives."""
-        return mended(lambda: self._compiled(*given), [self._compiled], lambda: self._without(*given))
+        return mended(lambda: self._compiled(*arguments), [self._compiled], lambda: self._without(*arguments))
 
-    def _without(self, *given: Any) -> Any:
+    def _without(self, *arguments: Any) -> Any:
         self._compiled = compiled(self.function, cache=False)
-        return self._compiled(*given)
+        return self._compiled(*arguments)

@@ -67,9 +67,9 @@ def _encode(table: Any, reals: Any, x: Any, mem: Any, counters: Any, counted: bo
     for j in range(channels):
         mean = means + j * neurons
         y = _normalised(x[j], reals[5 + j], reals[5 + channels + j], reals[0], finite)
-        held = min(max(y, reals[mean]), reals[mean + neurons - 1])
+        clipped = min(max(y, reals[mean]), reals[mean + neurons - 1])
         for i in range(neurons):
-            z = (held - reals[mean + i]) / sigma
+            z = (clipped - reals[mean + i]) / sigma
             e = min((z * z) * _HALF_LOG2_E, _LARGEST_EXPONENT)
             k = np.floor(e)
             f = e - k
@@ -334,11 +334,11 @@ def _loop(stamp: int, cache: bool) -> Loop:
 
 def _stamp() -> int:
     """Of the files that the compiled loop is made of."""
-    found = 0
+    checksum = 0
     modules = (kernel_steps, kernel_bodies, opcodes, tables, population)
     for path in (__file__, *(str(module.__file__) for module in modules)):
-        found = zlib.crc32(Path(path).read_bytes(), found)
-    return found
+        checksum = zlib.crc32(Path(path).read_bytes(), checksum)
+    return checksum
 
 
 def loop() -> Loop:

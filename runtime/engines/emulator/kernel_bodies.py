@@ -43,8 +43,8 @@ def _frequent(opcode: int, r: Any, to: Any, a: Any, b: Any, c: Any, n: Any) -> b
     elif opcode == Opcode.scaled_zero:
         for i in range(n):
             x = r[a + i]
-            kept = (abs(x) * r[b + i]) >> r[c + i]
-            r[to + i] = -kept if x < 0 else kept
+            magnitude = (abs(x) * r[b + i]) >> r[c + i]
+            r[to + i] = -magnitude if x < 0 else magnitude
     elif opcode == Opcode.lose:
         for i in range(n):
             r[to + i] = r[a + i] - (r[a + i] >> r[b + i])

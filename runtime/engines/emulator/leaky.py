@@ -74,11 +74,11 @@ class _Recognition:
 
     # ------------------------------------------------------------------------------------------------ the parts
 
-    def _fired(self, kept: int) -> int:
-        """The membrane before the spike, whose value after it stands at `kept`."""
-        if self.body.result == kept:
-            return kept
-        spiked, (condition, zero, v) = self.body.nodes[self.body.result], self._arguments(kept, "where")
+    def _fired(self, after: int) -> int:
+        """The membrane before the spike, whose value after it stands at `after`."""
+        if self.body.result == after:
+            return after
+        spiked, (condition, zero, v) = self.body.nodes[self.body.result], self._arguments(after, "where")
         if spiked.operation != "as_integer" or spiked.arguments != (condition,) or self._number(zero) != 0:
             raise _Mismatch
         above, level = self._arguments(condition, "greater")
@@ -131,9 +131,9 @@ class _Recognition:
         for term in terms:
             node, place, factor = self.body.nodes[term], term, 1.0
             if node.operation == "scaled" and node.settings == ("zero",):
-                place, kept, bits = node.arguments
-                factor = self._number(kept) / 2.0 ** self._number(bits)
-                if self.bounds[place].largest * self._number(kept) >= EXACT:
+                place, share, bits = node.arguments
+                factor = self._number(share) / 2.0 ** self._number(bits)
+                if self.bounds[place].largest * self._number(share) >= EXACT:
                     raise _Mismatch
             if self.body.nodes[place].operation == "state" and self.body.nodes[place].name == state:
                 factors.append(factor)
@@ -173,5 +173,5 @@ class _Recognition:
         node = self.body.nodes[place]
         if node.operation != "add":
             return [place]
-        kept = self.body.kept.values()
-        return [term for k in node.arguments for term in ([k] if k in kept else self._terms(k))]
+        states = self.body.kept.values()
+        return [term for k in node.arguments for term in ([k] if k in states else self._terms(k))]

@@ -217,13 +217,13 @@ class _Assembler:
 
     def _last_uses(self) -> dict[int, int]:
         """Node with a register -> the last one that reads it; beyond all of them where its value leaves."""
-        found = {self._root(place): place for place in self.needed}
+        last = {self._root(place): place for place in self.needed}
         for place in self.needed:
             for k in self.body.nodes[place].arguments:
-                found[self._root(k)] = max(found[self._root(k)], place)
+                last[self._root(k)] = max(last[self._root(k)], place)
         for place in (self.body.result, *self.body.kept.values()):
-            found[self._root(place)] = len(self.body.nodes)
-        return found
+            last[self._root(place)] = len(self.body.nodes)
+        return last
 
     def _register(self) -> int:
         if self.free:
@@ -241,11 +241,11 @@ class _Assembler:
 
 def _needed(body: Body) -> list[int]:
     """The nodes that the result and the state follow from, in their order; checks are proved to hold."""
-    found: set[int] = set()
+    places: set[int] = set()
     waiting = [body.result, *body.kept.values()]
     while waiting:
         place = waiting.pop()
-        if place not in found:
-            found.add(place)
+        if place not in places:
+            places.add(place)
             waiting += body.nodes[place].arguments
-    return sorted(found)
+    return sorted(places)

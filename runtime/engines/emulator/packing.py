@@ -167,21 +167,21 @@ class _Packer:
 
     def put_real(self, values: Array) -> int:
         """Numbers among the reals; returns where they begin."""
-        found = np.asarray(values, dtype=np.float64).ravel()
-        self.reals.append(found)
-        self.real += found.size
-        return self.real - found.size
+        array = np.asarray(values, dtype=np.float64).ravel()
+        self.reals.append(array)
+        self.real += array.size
+        return self.real - array.size
 
     # ------------------------------------------------------------------------------------------------ rings
 
     def _ring_rows(self) -> list[list[int]]:
-        found = []
+        rows = []
         for name, sender in self.senders.items():
             width, steps = sender.source.op.size, sender.source.keeps + self.plan.window
             count, place = self._reserve(steps), self._reserve(steps * width)
             value = self._reserve(steps * width) if sender.graded else -1
-            found.append([width, steps, count, place, value, *self._fans(name)])
-        return found
+            rows.append([width, steps, count, place, value, *self._fans(name)])
+        return rows
 
     def _fans(self, source: str) -> tuple[int, int]:
         """Where the fan-outs of what `source` feeds stand, and how many they are."""
@@ -281,9 +281,9 @@ class _Packer:
         """The last columns of `Pop`: the fast form where the equations are those of one, else instructions."""
         ranges, n = proved.bounds(body), step.op.size
         valued = step.op.sending and self.senders[step.name].graded
-        found = leaky(body, ranges) if self.fast and not valued else None
-        if found is not None and found.fires == step.op.sending:
-            return 1, 0, self.put_real(found.numbers), self.put_real(np.broadcast_to(found.bias, n))
+        fast = leaky(body, ranges) if self.fast and not valued else None
+        if fast is not None and fast.fires == step.op.sending:
+            return 1, 0, self.put_real(fast.numbers), self.put_real(np.broadcast_to(fast.bias, n))
         code = instructions(body, ranges, n, step.op.label)
         states = [number for state in code.states for number in state]
         own = [0, len(code.rows), code.x, *code.result, *states]
@@ -297,16 +297,16 @@ class _Packer:
 
     def _registers(self) -> Array:
         """All registers: those that are written, which populations share, and the constants of each behind them."""
-        found = [np.zeros(max((each.instructions.registers for each in self.equations), default=0) * CHUNK, np.int64)]
-        start = len(found[0])
+        parts = [np.zeros(max((each.instructions.registers for each in self.equations), default=0) * CHUNK, np.int64)]
+        start = len(parts[0])
         for each in self.equations:
             for column in (Ins.A, Ins.B, Ins.C):
                 _behind(each.rows[:, column], start)
             _behind(each.table[Eq.RESULT : Eq.RESULT + 1], start)
             _behind(each.table[Eq.SIZE + Kept.AFTER :: Kept.SIZE], start)
-            found.append(each.instructions.constants)
+            parts.append(each.instructions.constants)
             start += each.instructions.constants.size
-        return np.concatenate(found)
+        return np.concatenate(parts)
 
     def _hold_row(self, entry: Entry, start: int) -> list[int]:
         width, blocks = entry.op.size, self._blocks(entry.keeps)
@@ -343,19 +343,24 @@ class _Packer:
                 order.append((Kind.NEURONS, self.populations[step.name]))
         widest = max(max(row[Con.INPUTS], row[Con.OUTPUTS]) for row in connections)
         starts = np.cumsum([0, *(entry.op.size for entry in self.held)])
-        held = [self._hold_row(entry, int(start)) for entry, start in zip(self.held, starts, strict=False)]
+        hold_rows = [self._hold_row(entry, int(start)) for entry, start in zip(self.held, starts, strict=False)]
         streamed = [self.rings[entry.name] for entry in plan.entries if entry.entering != "held"]
         rings = self._ring_rows()
         assert all(
             len(row) == size
-            for rows, size in ((connections, Con.SIZE), (populations, Pop.SIZE), (held, Hold.SIZE), (rings, Ring.SIZE))
+            for rows, size in (
+                (connections, Con.SIZE),
+                (populations, Pop.SIZE),
+                (hold_rows, Hold.SIZE),
+                (rings, Ring.SIZE),
+            )
             for row in rows
         )
         h[Header.ORDER], h[Header.ORDERS] = self.put_rows(order), len(order)
         h[Header.CONNECTION], h[Header.CONNECTIONS] = self.put_rows(connections), len(connections)
         h[Header.POPULATION], h[Header.POPULATIONS] = self.put_rows(populations), len(populations)
         h[Header.RING] = self.put_rows(rings)
-        h[Header.HELD], h[Header.HELDS] = self.put_rows(held), len(held)
+        h[Header.HELD], h[Header.HELDS] = self.put_rows(hold_rows), len(hold_rows)
         h[Header.STREAMED], h[Header.STREAMEDS] = self.put_rows(streamed), len(streamed)
         h[Header.ZERO], h[Header.WIDEST] = self._reserve(widest), widest
         h[Header.AT], h[Header.GATHERED], h[Header.TOTAL] = self._reserve(len(order)), self._reserve(widest), scratch

@@ -121,7 +121,7 @@ class Emulator:
         packed, count = self.packed, batch or self.batch
         state, memory = packed.dtypes
         try:
-            made: tuple[Array, Array, Array] = (
+            arrays: tuple[Array, Array, Array] = (
                 np.zeros((count, packed.state), dtype=state),
                 np.zeros((count, packed.memory), dtype=memory),
                 np.zeros((count, packed.scratch)),
@@ -135,7 +135,7 @@ class Emulator:
             ) from None
         self.before.reset(count)
         packed.table[Header.CLOCK] = 0
-        self._take(made)
+        self._take(arrays)
 
     def _take(self, state: tuple[Array, Array, Array]) -> None:
         packed = self.packed
@@ -203,10 +203,10 @@ class Emulator:
         batch, steps = self.batch, self.plan.schedule.steps
         check_inputs(self.plan, inputs)
         entered = self.before.enter(inputs, np.int64)
-        held = [entered[name][0].reshape(batch, -1) for name in self._held]
+        constant_rows = [entered[name][0].reshape(batch, -1) for name in self._held]
         streamed = [entered[name][:steps].reshape(steps, batch, -1) for name in self._streamed]
         self._loop.run(
-            np.concatenate([np.zeros((batch, 0), np.int64), *held], axis=1),
+            np.concatenate([np.zeros((batch, 0), np.int64), *constant_rows], axis=1),
             np.concatenate([np.zeros((steps, batch, 0), np.int64), *streamed], axis=2),
             *self._arrays,
             active,
@@ -228,30 +228,30 @@ class Emulator:
         """What every core node gave in the last block: name -> (window, batch, ...); {} before the first."""
         if self.packed.table[Header.CLOCK] == 0:
             return {}
-        found: dict[str, Array] = {}
+        values: dict[str, Array] = {}
         arithmetic = self.graph.arithmetic
         for step in self.plan.core:
             if step.name not in self.packed.connections:
-                found[step.name] = self._gave(step.name)
+                values[step.name] = self._gave(step.name)
                 continue
             x = sum(self._sent(tap.source, tap.lag) for tap in step.taps)
             assert isinstance(x, np.ndarray)
             y = step.op.step({}, x.reshape(-1, *step.op.in_shape), arithmetic)
-            found[step.name] = y.reshape(*x.shape[:2], *step.op.out_shape)
-        return found
+            values[step.name] = y.reshape(*x.shape[:2], *step.op.out_shape)
+        return values
 
     def state(self) -> dict[str, dict[str, Array]]:
         """State of every core node, as `compiler.plan.interpret.Machine` names it."""
-        found: dict[str, dict[str, Array]] = {}
+        result: dict[str, dict[str, Array]] = {}
         for step in self.plan.core:
-            found[step.name] = {}
+            result[step.name] = {}
             if step.name in self.packed.connections:
                 continue
             n, place = self._row(step.name, Pop.NEURONS), self._row(step.name, Pop.STATE)
             for k, key in enumerate(self.packed.populations[step.name]):
                 start = place + n * k
-                found[step.name][key] = self._state[:, start : start + n].astype(np.int64)
-        return found
+                result[step.name][key] = self._state[:, start : start + n].astype(np.int64)
+        return result
 
     def _row(self, name: str, column: Pop) -> int:
         """A number of a population's row."""
@@ -314,7 +314,7 @@ class EmulatorSession(Traced, PolicySession):
 
     def _restarted(self) -> None:
         batch = self._machine.batch
-        made = (
+        buffers = (
             np.zeros((batch, self.contract.action.size)),
             np.zeros((batch, self.contract.observation.size)),
             np.ones(batch, dtype=np.bool_),
@@ -323,7 +323,7 @@ class EmulatorSession(Traced, PolicySession):
         self._action: Array
         self._observation: Array
         self._outcome: Array
-        self._action, self._observation, self._every, self._outcome = made
+        self._action, self._observation, self._every, self._outcome = buffers
         self._acted = False
         size = self.contract.observation.size
         self._shapes = {(batch, size)} | ({(size,)} if batch == 1 else set())
@@ -365,30 +365,30 @@ class EmulatorSession(Traced, PolicySession):
         with self._lock:
             if self._closed:
                 self._alive()
-            given = self._observation
+            x = self._observation
             self._acted = False
             # The usual case of a robot's loop first: it costs a microsecond less than the general check.
             if type(observation) is np.ndarray and observation.dtype == _FLOAT64 and observation.shape in self._shapes:
-                given[:] = observation
+                x[:] = observation
                 single = observation.ndim == 1
             else:
-                given[:] = checked_observation(self.contract, observation, self.batch)[0]
+                x[:] = checked_observation(self.contract, observation, self.batch)[0]
                 single = np.ndim(observation) == 1
-            counted = self._every if active is None else checked_active(active, len(given))
+            counted = self._every if active is None else checked_active(active, len(x))
             # The compiled loop is not interrupted, and counts itself.
             if self._fused:
-                self._machine.act(given, self._action, counted, self._outcome)
+                self._machine.act(x, self._action, counted, self._outcome)
             else:
-                self._whole(lambda: self._general(given, counted))
+                self._whole(lambda: self._general(x, counted))
             self._acted = True
             return self._action[0].copy() if single else self._action.copy()
 
-    def _general(self, given: Array, active: Array) -> None:
+    def _general(self, x: Array, active: Array) -> None:
         """One action with the host's ops in numpy; writes and counts what `Emulator.act` does."""
         emulator = self._machine
-        trusted = np.asarray(np.isfinite(given).all(axis=1))
-        seen = given if trusted.all() else np.where(trusted[:, None], given, self._neutral)
-        action = join(self.plan, emulator.block(split(self.plan, seen), active))
+        trusted = np.asarray(np.isfinite(x).all(axis=1))
+        safe = x if trusted.all() else np.where(trusted[:, None], x, self._neutral)
+        action = join(self.plan, emulator.block(split(self.plan, safe), active))
         sound = np.asarray(np.isfinite(action).all(axis=1))
         self._action[:] = np.where((trusted & sound)[:, None], action, self._fail_safe)
         self._outcome[:] = np.where(trusted, np.where(sound, 0, 2), 1)

@@ -196,12 +196,12 @@ def magnitude(op: Op, state: State, x: Array) -> Array:
 
 def _of_neuron(op: Neuron, state: State, x: Array) -> Array:
     """Of v, with the threshold that it is compared with and that a reset may take off, and the value it may set."""
-    held = op.membrane
-    assert isinstance(held, Membrane)
+    membrane = op.membrane
+    assert isinstance(membrane, Membrane)
     entering = x
     if isinstance(op.synapse, Synapse):
         entering = op.synapse.decay * np.abs(state["u"]) + np.abs(op.synapse.gain) * x
-    total: Array = held.decay * np.abs(state["v"]) + np.abs(held.gain) * entering + np.abs(held.leak)
+    total: Array = membrane.decay * np.abs(state["v"]) + np.abs(membrane.gain) * entering + np.abs(membrane.leak)
     if isinstance(op.synapse, Synapse):
         total = total + entering  # the current is a value of its own, with the same epsilon
     if isinstance(op.spike, Spike):

@@ -23,8 +23,8 @@ Number: TypeAlias = "float | Tensor"
 
 
 def _scaled(x: Tensor, factor: float, bits: float, rounding: str) -> Tensor:
-    kept = x * (factor / 2.0**bits)
-    return torch.floor(kept) if rounding == "floor" else torch.trunc(kept)
+    product = x * (factor / 2.0**bits)
+    return torch.floor(product) if rounding == "floor" else torch.trunc(product)
 
 
 def _lose(x: Tensor, shift: float, at_least_one: bool) -> Tensor:
@@ -143,7 +143,7 @@ def equations(body: Body, place: Place, label: str) -> Callable[[dict[str, Tenso
                     where=label,
                     hint="the definition runs every op",
                 )
-    kept, result, count = tuple(body.kept.items()), body.result, len(body.nodes)
+    kept_places, result, count = tuple(body.kept.items()), body.result, len(body.nodes)
 
     def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
         values: list[Any] = [None] * count
@@ -155,7 +155,7 @@ def equations(body: Body, place: Place, label: str) -> Callable[[dict[str, Tenso
             values[k] = state[name]
         for k, function, arguments, settings in steps:
             values[k] = function(*[values[a] for a in arguments], *settings)
-        for name, k in kept:
+        for name, k in kept_places:
             state[name] = _standing(values[k], x)
         return _standing(values[result], x)
 

@@ -79,15 +79,15 @@ class Before:
             else:
                 rows = kernel.step(x.reshape(-1, *x.shape[2:]))
                 values[step.name] = rows.reshape(*x.shape[:2], *rows.shape[1:])
-        found: dict[str, list[Tensor]] = {}
+        entering: dict[str, list[Tensor]] = {}
         for entry in self.plan.entries:
             x = values[entry.name]
             if self._whole:
                 x = torch.trunc(x)
             # A copy: the caller may write into what she gave.
             x = x.to(self.place.dtype, copy=True)
-            found[entry.name] = [x] * steps if entry.entering == "held" else list(x.unbind(0))
-        return found
+            entering[entry.name] = [x] * steps if entry.entering == "held" else list(x.unbind(0))
+        return entering
 
 
 class After:

@@ -90,7 +90,7 @@ def _conv(op: Op, ground: Ground) -> Kernel:
     out, taps = "yz"[:axes], "vw"[:axes]
     equation = f"bgc{out}{taps},goc{taps}->bgo{out}"
     shape, groups, dilation = op.out_shape, op.groups, op.dilation
-    taken = [
+    indices = [
         torch.arange(0, span, apart, device=ground.place.device) for span, apart in zip(reach, dilation, strict=True)
     ]
 
@@ -99,7 +99,7 @@ def _conv(op: Op, ground: Ground) -> Kernel:
         for axis, (span, stride) in enumerate(zip(reach, op.stride, strict=True)):
             windows = windows.unfold(2 + axis, span, stride)
         for axis, apart in enumerate(dilation):
-            windows = windows.index_select(2 + axes + axis, taken[axis]) if apart > 1 else windows
+            windows = windows.index_select(2 + axes + axis, indices[axis]) if apart > 1 else windows
         split = windows.reshape(len(x), groups, -1, *windows.shape[2:])
         y = torch.einsum(equation, split, weight).reshape(len(x), *shape)
         return y if bias is None else y + bias
@@ -132,16 +132,16 @@ def _pool(op: Op, ground: Ground) -> Kernel:
 
 def _delay_line(op: Op, ground: Ground) -> Kernel:
     assert isinstance(op, DelayLine)
-    kept = op.kept
-    back = torch.as_tensor(kept - (op.steps.ravel() - op.lag), device=ground.place.device)
+    length = op.kept
+    back = torch.as_tensor(length - (op.steps.ravel() - op.lag), device=ground.place.device)
     each = torch.arange(op.size, device=ground.place.device)
 
     def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
-        if not kept:
+        if not length:
             return x
         line = torch.cat([state["line"], x[:, None]], dim=1)
         state["line"] = line[:, 1:]
-        return line.reshape(len(x), kept + 1, -1)[:, back, each].reshape(x.shape)
+        return line.reshape(len(x), length + 1, -1)[:, back, each].reshape(x.shape)
 
     return run
 
@@ -155,8 +155,8 @@ def _shifted(total: Tensor, exponent: int) -> Tensor:
     """total * 2^exponent, rounded down."""
     if exponent == 0:
         return total
-    moved = total * 2.0**exponent
-    return moved if exponent > 0 else torch.floor(moved)
+    shifted = total * 2.0**exponent
+    return shifted if exponent > 0 else torch.floor(shifted)
 
 
 def _dense(op: Op, ground: Ground) -> Kernel:

@@ -125,7 +125,7 @@ class BatchedMachine:
             self.t,
             {name: dict(values) for name, values in self.states.items()},
             dict(self._seen),
-            {name: kept.copy() for name, kept in self._history.items()},
+            {name: ring.copy() for name, ring in self._history.items()},
             self.trace_steps,
             self.tally.standing(),
             self.before.standing(),
@@ -133,9 +133,9 @@ class BatchedMachine:
 
     def stand(self, before: Any) -> None:
         """Make it what it was; may be called twice."""
-        self.t, states, seen, history, self.trace_steps, tally, encoders = before
+        self.t, states, results, history, self.trace_steps, tally, encoders = before
         self.states = {name: dict(values) for name, values in states.items()}
-        self._seen, self._history = dict(seen), {name: kept.copy() for name, kept in history.items()}
+        self._seen, self._history = dict(results), {name: ring.copy() for name, ring in history.items()}
         self.tally.stand(tally)
         self.before.stand(encoders)
 
@@ -145,10 +145,10 @@ class BatchedMachine:
         for state in self.states.values():
             for key, value in state.items():
                 state[key] = _cleared(value, rows)
-        for kept in self._history.values():
+        for ring in self._history.values():
             # What was held for several steps is one tensor, and stays one.
-            made = {id(value): _cleared(value, rows) for value in kept}
-            kept.extend([made[id(value)] for value in list(kept)])
+            cleared = {id(value): _cleared(value, rows) for value in ring}
+            ring.extend([cleared[id(value)] for value in list(ring)])
 
     # ------------------------------------------------------------------------------------------------ steps
 
@@ -156,26 +156,26 @@ class BatchedMachine:
         """One core time step: values (batch, ...) of every entry in, the output of every core step out."""
         values: dict[str, Tensor] = dict(entered)
         for step in self.plan.core:
-            taken = tuple([self._tap(tap, values) for tap in step.taps])
+            inputs = tuple([self._tap(tap, values) for tap in step.taps])
             state = self.states[step.name]
             if state:
                 if self._clears and self.plan.clears(step, self.t):
                     self.states[step.name] = state = dict(self._blank[step.name])
-                values[step.name] = self.kernels[step.name](state, _added(taken))
+                values[step.name] = self.kernels[step.name](state, _added(inputs))
             else:
-                values[step.name] = self._stateless(step, taken)
-        for name, kept in self._history.items():
-            kept.append(values[name])
+                values[step.name] = self._stateless(step, inputs)
+        for name, ring in self._history.items():
+            ring.append(values[name])
         self.t += 1
         return {step.name: values[step.name] for step in self.plan.core}
 
-    def _stateless(self, step: Step, taken: tuple[Tensor, ...]) -> Tensor:
-        seen = self._seen.get(step.name)
-        if seen is not None and all(a is b for a, b in zip(seen[0], taken, strict=True)):
-            return seen[1]
-        given = self.kernels[step.name]({}, _added(taken))
-        self._seen[step.name] = taken, given
-        return given
+    def _stateless(self, step: Step, inputs: tuple[Tensor, ...]) -> Tensor:
+        last = self._seen.get(step.name)
+        if last is not None and all(a is b for a, b in zip(last[0], inputs, strict=True)):
+            return last[1]
+        result = self.kernels[step.name]({}, _added(inputs))
+        self._seen[step.name] = inputs, result
+        return result
 
     def _tap(self, tap: Tap, values: Mapping[str, Tensor]) -> Tensor:
         return self._history[tap.source][-tap.lag] if tap.lag else values[tap.source]
@@ -199,9 +199,9 @@ class BatchedMachine:
         left: dict[str, list[Tensor]] = {name: [] for name in self._reads}
         self.trace_steps = []
         for k in range(window):
-            sent = {name: rows[k] if k < steps else self._zeros[name] for name, rows in entered.items()}
-            values = self.step(sent)
-            self.tally.step(sent, values)
+            entering = {name: rows[k] if k < steps else self._zeros[name] for name, rows in entered.items()}
+            values = self.step(entering)
+            self.tally.step(entering, values)
             for name, read in self._reads.items():
                 if read.first <= k <= read.last:
                     left[name].append(values[name])
@@ -228,18 +228,18 @@ class BatchedMachine:
 
     def state(self) -> dict[str, dict[str, Array]]:
         """State of every core node, as `compiler.plan.interpret.Machine` names it."""
-        found: dict[str, dict[str, Array]] = {}
+        result: dict[str, dict[str, Array]] = {}
         for step in self.plan.core:
             dtypes = {key: value.dtype for key, value in step.op.state(1).items()}
-            found[step.name] = {
+            result[step.name] = {
                 key: value.to(DOUBLE).cpu().numpy().astype(dtypes[key]) for key, value in self.states[step.name].items()
             }
-        return found
+        return result
 
 
-def _added(taken: tuple[Tensor, ...]) -> Tensor:
-    x = taken[0]
-    for other in taken[1:]:
+def _added(inputs: tuple[Tensor, ...]) -> Tensor:
+    x = inputs[0]
+    for other in inputs[1:]:
         x = x + other
     return x
 

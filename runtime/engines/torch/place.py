@@ -61,10 +61,10 @@ def _device(named: str | torch.device) -> torch.device:
         # Whether it is there shows when something is put on it.
         torch.zeros(1, dtype=torch.float64, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         there = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
         raise NervecordError(
-            f"{str(named)!r} cannot be used: {said}", where="device", hint=f"there are: {', '.join(there)}"
+            f"{str(named)!r} cannot be used: {reason}", where="device", hint=f"there are: {', '.join(there)}"
         ) from None
     return device
 

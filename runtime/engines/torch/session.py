@@ -200,11 +200,11 @@ class BatchedSession(Traced, PolicySession):
 
     def _step(self, observation: Array, active: Array | None) -> Array:
         self._trusted = None
-        given, trusted = checked_observation(self.contract, observation, self.batch)
+        x, trusted = checked_observation(self.contract, observation, self.batch)
         counted = None if active is None else torch.from_numpy(checked_active(active, self.batch)).to(self.device)
         if self.graph.level is Level.INTEGER:
-            self._check_spikes(given[trusted])
-        action = self._on_device(torch.from_numpy(given).to(self.device), counted).cpu().numpy()
+            self._check_spikes(x[trusted])
+        action = self._on_device(torch.from_numpy(x).to(self.device), counted).cpu().numpy()
         return action if np.ndim(observation) == 2 else action[0]
 
     def _standing(self) -> Any:
@@ -243,10 +243,10 @@ class BatchedSession(Traced, PolicySession):
     def _on_device(self, observation: Tensor, active: Tensor | None) -> Tensor:
         self._require(observation, active)
         self._machine.stepped = True
-        given = observation.to(DOUBLE)
-        trusted = given.isfinite().all(1)
-        seen = torch.where(trusted[:, None], given, self._mean)
-        action = self._machine.core.act(seen, active)
+        x = observation.to(DOUBLE)
+        trusted = x.isfinite().all(1)
+        safe = torch.where(trusted[:, None], x, self._mean)
+        action = self._machine.core.act(safe, active)
         sound = action.isfinite().all(1)
         counted = torch.ones_like(trusted) if active is None else active
         # New tensors: those that were are kept until the step is done.
@@ -270,9 +270,9 @@ class BatchedSession(Traced, PolicySession):
                 f"has shape {tuple(active.shape)} of {active.dtype}, ({self.batch},) of torch.bool is needed",
                 where="active",
             )
-        for name, given in (("observation", observation), ("active", active)):
-            if given is not None and given.device != self._fail_safe.device:
-                raise ContractError(f"is on {given.device}, the session on {self._fail_safe.device}", where=name)
+        for name, tensor in (("observation", observation), ("active", active)):
+            if tensor is not None and tensor.device != self._fail_safe.device:
+                raise ContractError(f"is on {tensor.device}, the session on {self._fail_safe.device}", where=name)
 
     def agreement(self, observations: Array) -> Agreement:
         """Compare what runs here with the definition, op by op, on this session's device and in its precision.

@@ -82,9 +82,9 @@ class Tally:
         last = self._last.get(name)
         if last is not None and last[0] is x:
             return last[1]
-        found = (x != 0).to(x.dtype)
-        self._last[name] = x, found
-        return found
+        nonzero = (x != 0).to(x.dtype)
+        self._last[name] = x, nonzero
+        return nonzero
 
     def block(self, active: Tensor | None) -> None:
         """The block is over; `active`: (batch,) bool, which copies count."""

@@ -148,31 +148,31 @@ def rates(layer: Mapping[str, Any], seconds: float, colour: str) -> Figure:
 
 def raster(layers: Sequence[Mapping[str, Any]], seconds: float) -> tuple[Figure, str]:
     """Spikes over time, layer above layer; and a sentence where not all are drawn."""
-    traces, note, base, left = [], "", 0, MOST_SPIKES
+    traces, note, base, budget = [], "", 0, MOST_SPIKES
     ticks: list[tuple[float, str]] = []
     for number, layer in enumerate(layers):
         steps, neurons = layer["spikes"]
-        shown = layer["neurons"]
-        if len(steps) > left:
-            shown = max(1, int(layer["neurons"] * left / len(steps)))
-            note = f"Of {layer['layer']} the first {shown:,} of {layer['neurons']:,} neurons are drawn."
-        kept = [(s, n) for s, n in zip(steps, neurons, strict=True) if n < shown]
-        left = max(0, left - len(kept))
+        neuron_count = layer["neurons"]
+        if len(steps) > budget:
+            neuron_count = max(1, int(layer["neurons"] * budget / len(steps)))
+            note = f"Of {layer['layer']} the first {neuron_count:,} of {layer['neurons']:,} neurons are drawn."
+        spikes = [(s, n) for s, n in zip(steps, neurons, strict=True) if n < neuron_count]
+        budget = max(0, budget - len(spikes))
         step = seconds / max(layer["steps"], 1)
         traces.append(
             {
                 "type": "scatter",
                 "mode": "markers",
                 "name": plain(layer["layer"]),
-                "x": [round(s * step, 6) for s, _ in kept],
-                "y": [base + n for _, n in kept],
+                "x": [round(s * step, 6) for s, _ in spikes],
+                "y": [base + n for _, n in spikes],
                 "marker": {"symbol": "line-ns-open", "size": 4, "color": PALETTE[number % len(PALETTE)]},
                 "hovertemplate": "%{x:.3f} s, neuron %{customdata}<extra>" + plain(layer["layer"]) + "</extra>",
-                "customdata": [n for _, n in kept],
+                "customdata": [n for _, n in spikes],
             }
         )
-        ticks.append((base + shown / 2, plain(layer["layer"])))
-        base += shown + max(1, shown // 40)
+        ticks.append((base + neuron_count / 2, plain(layer["layer"])))
+        base += neuron_count + max(1, neuron_count // 40)
     y = {"tickvals": [at for at, _ in ticks], "ticktext": [name for _, name in ticks], "range": [-1, base]}
     height = min(640, 160 + 2 * base)
     return _figure(traces, height=height, x="time (s)", yaxis=y, xaxis={"range": [0, seconds]}), note

@@ -68,28 +68,28 @@ def draw_svg(graph: Mapping[str, Any], placement: Mapping[str, Any] | None = Non
 
 def cores_of(graph: Mapping[str, Any], placement: Mapping[str, Any] | None) -> dict[str, Cores]:
     """Node -> the cores that hold it: of a population its own, of a connection those of what it feeds."""
-    found: dict[str, Cores] = {}
+    cores: dict[str, Cores] = {}
     if placement is None:
-        return found
+        return cores
     first = 0
     for number, layer in enumerate(placement["layers"]):
         colour = PALETTE[number % len(PALETTE)]
         if layer["cores"] is None:
-            found[layer["name"]] = Cores(colour)
+            cores[layer["name"]] = Cores(colour)
         else:
-            found[layer["name"]] = Cores(colour, first, first + layer["cores"] - 1)
+            cores[layer["name"]] = Cores(colour, first, first + layer["cores"] - 1)
             first += layer["cores"]
     following: dict[str, list[str]] = {}
     for a, b in graph["edges"]:
         following.setdefault(a, []).append(b)
     for node in graph["nodes"]:
-        at, seen = node["id"], set()
-        while node["side"] == "core" and at not in found and at not in seen and at in following:
-            seen.add(at)
+        at, visited = node["id"], set()
+        while node["side"] == "core" and at not in cores and at not in visited and at in following:
+            visited.add(at)
             at = following[at][0]
-        if node["side"] == "core" and at in found:
-            found.setdefault(node["id"], Cores(found[at].colour))
-    return found
+        if node["side"] == "core" and at in cores:
+            cores.setdefault(node["id"], Cores(cores[at].colour))
+    return cores
 
 
 def _corner(layout: Layout, name: str) -> tuple[float, float]:

@@ -34,56 +34,56 @@ class Layout:
 
 def lay_out(graph: Mapping[str, Any]) -> Layout:
     """Place the nodes of `GraphFacts.to_dict`: each right of all that feed it, loops cut where they return."""
-    drawn = nx.DiGraph()
-    drawn.add_nodes_from(node["id"] for node in graph["nodes"])
-    drawn.add_edges_from((a, b) for a, b in graph["edges"])
-    back = _cut_loops(drawn)
-    columns = [list(generation) for generation in nx.topological_generations(drawn)]
-    _order(drawn, columns)
-    found = nx.multipartite_layout(drawn, subset_key=dict(enumerate(columns)), align="vertical", scale=1.0)
+    digraph = nx.DiGraph()
+    digraph.add_nodes_from(node["id"] for node in graph["nodes"])
+    digraph.add_edges_from((a, b) for a, b in graph["edges"])
+    back = _cut_loops(digraph)
+    columns = [list(generation) for generation in nx.topological_generations(digraph)]
+    _order(digraph, columns)
+    positions = nx.multipartite_layout(digraph, subset_key=dict(enumerate(columns)), align="vertical", scale=1.0)
     most = max(map(len, columns), default=1)
     places: dict[str, tuple[int, float]] = {}
     for number, column in enumerate(columns):
         # Only the order is NetworkX's; boxes stand one row apart, and every column in the middle.
-        ordered = sorted(column, key=lambda name: -float(found[name][1]))
+        ordered = sorted(column, key=lambda name: -float(positions[name][1]))
         top = (most - len(column)) / 2
         places |= {name: (number, top + row) for row, name in enumerate(ordered)}
     return Layout(places, frozenset(back))
 
 
-def _cut_loops(drawn: nx.DiGraph) -> set[tuple[str, str]]:
+def _cut_loops(digraph: nx.DiGraph) -> set[tuple[str, str]]:
     """Take the edges out that return towards the input, until no loop is left."""
-    starts = [name for name, count in drawn.in_degree() if count == 0] or list(drawn.nodes)[:1]
-    depth: dict[str, int] = dict(nx.multi_source_dijkstra_path_length(drawn, starts, weight=None)) if starts else {}
+    starts = [name for name, count in digraph.in_degree() if count == 0] or list(digraph.nodes)[:1]
+    depth: dict[str, int] = dict(nx.multi_source_dijkstra_path_length(digraph, starts, weight=None)) if starts else {}
     back: set[tuple[str, str]] = set()
     done: set[str] = set()
     # Down from where the input is nearest: an edge that meets the way it came closes a loop. In linear time.
-    for start in sorted(drawn.nodes, key=lambda name: depth.get(name, len(drawn))):
+    for start in sorted(digraph.nodes, key=lambda name: depth.get(name, len(digraph))):
         if start in done:
             continue
-        way, open_ = [(start, iter(drawn.successors(start)))], {start}
+        way, open_ = [(start, iter(digraph.successors(start)))], {start}
         while way:
             name, ahead = way[-1]
             for b in ahead:
                 if b in open_:
                     back.add((name, b))
                 elif b not in done:
-                    way.append((b, iter(drawn.successors(b))))
+                    way.append((b, iter(digraph.successors(b))))
                     open_.add(b)
                     break
             else:
                 way.pop()
                 open_.discard(name)
                 done.add(name)
-    drawn.remove_edges_from(back)
+    digraph.remove_edges_from(back)
     return back
 
 
-def _order(drawn: nx.DiGraph, columns: list[list[str]]) -> None:
+def _order(digraph: nx.DiGraph, columns: list[list[str]]) -> None:
     """Order each column by where its sources stand, so that fewer edges cross."""
     row = {name: float(k) for k, name in enumerate(columns[0])} if columns else {}
     for column in columns[1:]:
-        middle = {name: _mean([row[a] for a in drawn.predecessors(name)]) for name in column}
+        middle = {name: _mean([row[a] for a in digraph.predecessors(name)]) for name in column}
         column.sort(key=lambda name: middle[name])
         row |= {name: float(k) - len(column) / 2 for k, name in enumerate(column)}
         # multipartite_layout counts upwards.

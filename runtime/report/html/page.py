@@ -211,21 +211,21 @@ def _subject(subject: Subject, board: _Board) -> dict[str, Any]:
     graph = subject.inspection["graph"]
     targets = [_target(target, graph, board) for target in subject.inspection["targets"]]
     with_cores = next((t["raw"] for t in targets if (t["raw"]["resources"] or {}).get("cores") is not None), None)
-    shown: dict[str, Any] = {"label": subject.label, "graph": graph, "targets": targets, "program": subject.program}
-    shown["findings"] = _by_gravity(subject.inspection["findings"])
-    shown["drawing"], shown["drawn_for"], shown["histograms"], shown["left_out"] = None, "", [], 0
+    data: dict[str, Any] = {"label": subject.label, "graph": graph, "targets": targets, "program": subject.program}
+    data["findings"] = _by_gravity(subject.inspection["findings"])
+    data["drawing"], data["drawn_for"], data["histograms"], data["left_out"] = None, "", [], 0
     if graph is not None:
         placement = None if with_cores is None else with_cores["resources"]
-        shown["drawn_for"] = "" if with_cores is None else with_cores["title"]
-        shown["drawing"] = _trusted(_inline(drawing.draw_svg(graph, placement, title=shown["drawn_for"])))
+        data["drawn_for"] = "" if with_cores is None else with_cores["title"]
+        data["drawing"] = _trusted(_inline(drawing.draw_svg(graph, placement, title=data["drawn_for"])))
         cores = drawing.cores_of(graph, placement)
         weighted = [node for node in graph["nodes"] if (node["weights"] or {}).get("counts")]
-        shown["left_out"] = max(0, len(weighted) - MOST_HISTOGRAMS)
+        data["left_out"] = max(0, len(weighted) - MOST_HISTOGRAMS)
         for node in weighted[:MOST_HISTOGRAMS]:
             colour = cores[node["id"]].colour if node["id"] in cores else drawing.PALETTE[0]
-            shown["histograms"].append((node, board.add_chart("weights", node, colour)))
-    shown |= _lowering(subject.program, board)
-    return shown
+            data["histograms"].append((node, board.add_chart("weights", node, colour)))
+    data |= _lowering(subject.program, board)
+    return data
 
 
 def _lowering(program: Mapping[str, Any] | None, board: _Board) -> dict[str, Any]:
@@ -256,9 +256,9 @@ def _target(target: Mapping[str, Any], graph: Mapping[str, Any] | None, board: _
         for layer in resources["layers"]:
             cells = []
             for name in PER_CORE:
-                used, limit = layer["per_core"].get(name), limits.get(name, {}).get("value")
-                share = None if used is None or not limit else used / limit
-                cells.append({"used": used, "limit": limit, "share": share, "exceeded": name in layer["exceeded"]})
+                amount, limit = layer["per_core"].get(name), limits.get(name, {}).get("value")
+                share = None if amount is None or not limit else amount / limit
+                cells.append({"used": amount, "limit": limit, "share": share, "exceeded": name in layer["exceeded"]})
             rows.append((layer, cells))
     return {
         "raw": target,
@@ -293,15 +293,15 @@ def _runs(contents: Contents, board: _Board) -> dict[str, Any]:
     contracts = [
         subject.inspection["graph"] and subject.inspection["graph"]["contract"] for subject in contents.subjects
     ]
-    contract = next((found for found in contracts if found), None)
-    found: dict[str, Any] = {
+    contract = next((data for data in contracts if data), None)
+    data: dict[str, Any] = {
         "returns": board.add_chart("returns", [(run.label, run.result) for run in contents.runs]),
         "activity": [],
     }
     for run in contents.runs:
         if run.activity is not None:
-            found["activity"].append(_activity(run, run.activity, contract, board))
-    return found
+            data["activity"].append(_activity(run, run.activity, contract, board))
+    return data
 
 
 def _activity(

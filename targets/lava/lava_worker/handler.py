@@ -74,10 +74,10 @@ def dense(arrays: Any, described: Any) -> Wire:
     """A Dense; a DelayDense where a spike takes more than the one step that every connection costs."""
     weight, shared = arrays["weight"], _shared(described)
     if described["delay"] == 1:
-        made = Dense(weights=weight, **shared)
+        process = Dense(weights=weight, **shared)
     else:
-        made = DelayDense(weights=weight, delays=np.full(weight.shape, described["delay"] - 1, dtype=int), **shared)
-    return Wire(lambda port: port.connect(made.s_in), made.a_out)
+        process = DelayDense(weights=weight, delays=np.full(weight.shape, described["delay"] - 1, dtype=int), **shared)
+    return Wire(lambda port: port.connect(process.s_in), process.a_out)
 
 
 def sparse(arrays: Any, described: Any) -> Wire:
@@ -87,12 +87,12 @@ def sparse(arrays: Any, described: Any) -> Wire:
     weights.eliminate_zeros()
     shared = _shared(described)
     if described["delay"] == 1:
-        made = Sparse(weights=weights, **shared)
+        process = Sparse(weights=weights, **shared)
     else:
         delays = weights.copy()
         delays.data = np.full(len(weights.data), described["delay"] - 1, dtype=int)
-        made = DelaySparse(weights=weights, delays=delays, **shared)
-    return Wire(lambda port: port.connect(made.s_in), made.a_out)
+        process = DelaySparse(weights=weights, delays=delays, **shared)
+    return Wire(lambda port: port.connect(process.s_in), process.a_out)
 
 
 def conv(arrays: Any, described: Any) -> Wire:
@@ -101,7 +101,7 @@ def conv(arrays: Any, described: Any) -> Wire:
     Lava's pictures are (width, height, channels), and it convolves, so that the kernel is turned around.
     """
     channels, height, width = described["input_shape"]
-    made = Conv(
+    process = Conv(
         weight=np.ascontiguousarray(arrays["kernel"].transpose(0, 3, 2, 1)[:, ::-1, ::-1]),
         input_shape=(width, height, channels),
         groups=described["groups"],
@@ -109,8 +109,8 @@ def conv(arrays: Any, described: Any) -> Wire:
         **_shared(described),
     )
     return Wire(
-        lambda port: port.reshape((channels, height, width)).transpose((2, 1, 0)).connect(made.s_in),
-        made.a_out.transpose((2, 1, 0)).reshape((described["outputs"],)),
+        lambda port: port.reshape((channels, height, width)).transpose((2, 1, 0)).connect(process.s_in),
+        process.a_out.transpose((2, 1, 0)).reshape((described["outputs"],)),
     )
 
 
@@ -179,13 +179,13 @@ class Network:
             POPULATIONS[described["process"]](arrays[f"bias_{k}"], described)
             for k, described in enumerate(description["populations"])
         ]
-        for made, described in zip(connections, description["connections"]):  # noqa: B905 - as old as Python 3.10
+        for built, described in zip(connections, description["connections"]):  # noqa: B905 - as old as Python 3.10
             for kind, k in described["sources"]:
                 port = getattr(self.source, f"s_out_{k}") if kind == "entry" else populations[k].s_out
-                made.takes(port)
-        for made, described in zip(populations, description["populations"]):  # noqa: B905
+                built.takes(port)
+        for built, described in zip(populations, description["populations"]):  # noqa: B905
             for k in described["incoming"]:
-                connections[k].gives.connect(made.a_in)
+                connections[k].gives.connect(built.a_in)
         read = sorted({k for row in description["reads"] for k in row})
         spiking = [k for k, described in enumerate(description["populations"]) if described["sends"]]
         self.sink = ends.sink_type(len(spiking), len(read))(
@@ -255,8 +255,8 @@ class Handler:
             self.network = Network(*self.described, self.backend)
         block = np.frombuffer(self.network.play(arrays["x"]), dtype=np.int32)
         steps = len(self.described[0]["reads"])
-        cut = steps * self.width
-        return {}, {"spikes": block[:cut].reshape(steps, self.width), "membranes": block[cut:]}
+        size = steps * self.width
+        return {}, {"spikes": block[:size].reshape(steps, self.width), "membranes": block[size:]}
 
     def rewind(self, values: Any, arrays: Any) -> None:
         """Stop what runs; the next block starts from the beginning."""
