@@ -21,6 +21,7 @@ from nervecord.compiler.check.rules import (
 )
 from nervecord.compiler.findings import Severity
 from nervecord.compiler.lower.prepare import MOST_GROUPS, prepares
+from nervecord.compiler.lower.refusals import LEAK_IN_CURRENT, NO_BIAS_CARRIER
 from nervecord.compiler.ops import OPS, Array, Input, Level, Neuron, Op, is_core
 from nervecord.compiler.plan.topology import Wire
 from nervecord.compiler.target.protocol import DECIDING
@@ -141,10 +142,10 @@ def leak_term(case: Case) -> Iterator[Hit]:
         if fact.value == "bias" and has_current(op) and case.spec.behaviour.current_bias.value == "native":
             yield Hit(
                 case.named(name),
-                "has a leak beside a synaptic current, and the chip's bias enters the current",
+                LEAK_IN_CURRENT.message,
                 _extreme(value),
                 0,
-                "train without a leak term",
+                LEAK_IN_CURRENT.fix,
                 cited(case.spec.behaviour.current_bias),
             )
             continue
@@ -281,14 +282,7 @@ def bias_channel(case: Case) -> Iterator[Hit]:
         biased = next(wire for wire in case.topology.into(name) if wire.biased)
         if source is None:
             yield Hit(
-                case.named(biased.name),
-                f"its bias enters the synaptic current of {case.named(name)}, and nothing that feeds that can carry a "
-                "bias: only Inputs, encoders of the host, and spiking neurons that are not read can",
-                None,
-                None,
-                "train it with bias=False, or without a synaptic current; or read other neurons",
-                cited(fact),
-                "error",
+                case.named(biased.name), NO_BIAS_CARRIER.message, None, None, NO_BIAS_CARRIER.fix, cited(fact), "error"
             )
             continue
         what = "input that is always on" if source in case.topology.entries else "neuron that spikes in every step"

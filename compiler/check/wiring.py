@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from nervecord.compiler.budget import MOST_RELAYS
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, breaking, cited
 from nervecord.compiler.keys import UNLIMITED
+from nervecord.compiler.lower.refusals import CARRIED_WITHOUT_DELAYS, DELAYED_IN_A_WINDOW, RECURRENT_IN_A_WINDOW
 from nervecord.compiler.lower.relay import TOO_LONG
 from nervecord.compiler.ops import Decoder, Level, Rescale, is_core
-from nervecord.compiler.plan.timing import Wait, read_by
+from nervecord.compiler.plan.timing import Wait
 
 
 def free_wiring(case: Case) -> Iterator[Hit]:
@@ -157,16 +158,13 @@ def reset_with_delays(case: Case) -> Iterator[Hit]:
         return
     for wire in case.topology.wires:
         if wire.recurrent or wire.delay:
-            what = "is recurrent" if wire.recurrent else "has a delay"
+            refusal = RECURRENT_IN_A_WINDOW if wire.recurrent else DELAYED_IN_A_WINDOW
             yield Hit(
                 case.named(wire.name),
-                f"state is cleared before each block of steps, and this connection {what}: what it still holds would "
-                "leak in",
+                refusal.message,
                 max(wire.delay, 1),
                 0,
-                "train with --state carried --delays"
-                if wire.recurrent
-                else "train without --delays: shifted windows absorb the chip's delay exactly",
+                refusal.fix,
                 cited(fact),
                 "unknown" if fact.value is None else breaking(fact),
             )
@@ -186,10 +184,10 @@ def carried_without_delays(case: Case) -> Iterator[Hit]:
         if own < case.connection_delay:
             yield Hit(
                 case.named(wire.name),
-                "state is carried between actions, and the chip delivers later than the network was trained",
+                CARRIED_WITHOUT_DELAYS.message,
                 own,
                 case.connection_delay,
-                "train with --state carried --delays, or with --state reset, where shifted windows absorb the delay",
+                CARRIED_WITHOUT_DELAYS.fix,
                 cited(fact),
                 breaking(fact),
             )
@@ -217,14 +215,12 @@ def unbalanced_paths(case: Case) -> Iterator[Hit]:
 def ends_apart(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.connection_delay
     for end in case.lateness.apart:
-        latency = {name: case.lateness.late[name] for name in read_by(case.graph, case.topology, end)}
-        early, latest = min(latency, key=latency.__getitem__), max(latency, key=latency.__getitem__)
         yield Hit(
-            case.named(end),
-            f"adds {case.named(early)} and {case.named(latest)}, and on the chip the latter is later",
-            latency[latest],
-            latency[early],
-            "give each an Output of its own, or a delay to every connection between them",
+            case.named(end.name),
+            end.message(case.named(end.early), case.named(end.latest)),
+            end.steps[1],
+            end.steps[0],
+            end.fix,
             cited(fact),
             breaking(fact),
         )

@@ -39,6 +39,12 @@ from nervecord.compiler.lower.entries import (
 from nervecord.compiler.lower.normal import Link, Population, populations
 from nervecord.compiler.lower.quantise import COARSE_THRESHOLD, Incoming, Quantised, Settings, quantise
 from nervecord.compiler.lower.ranges import op_range
+from nervecord.compiler.lower.refusals import (
+    CARRIED_WITHOUT_DELAYS,
+    DELAYED_IN_A_WINDOW,
+    LEAK_IN_CURRENT,
+    NO_BIAS_CARRIER,
+)
 from nervecord.compiler.lower.relay import relays
 from nervecord.compiler.lower.reports import SMALLEST
 from nervecord.compiler.lower.retime import Timing, retime
@@ -238,24 +244,15 @@ def _draft(
 
 
 def _require_timing(float_plan: Plan, normal_form: Sequence[Population], timing: Timing) -> None:
-    """What would be late in a way that training knew nothing of. The rules say the same, with their sources."""
+    """What would be late in a way that training knew nothing of."""
     for p in normal_form:
         for link in p.links:
             if float_plan.schedule.resets and link.delay:
-                raise InfeasibleError(
-                    "state is cleared before each action and this connection has a delay",
-                    where=link.origin[0],
-                    hint="train without delays: windows shifted by layer absorb the chip's delay exactly",
-                )
+                raise DELAYED_IN_A_WINDOW.error(link.origin[0], link.delay, 0)
     if float_plan.contract is not None and not float_plan.schedule.resets:
         late = next((p for p in normal_form if timing.phase[p.name]), None)
         if late is not None:
-            raise InfeasibleError(
-                f"state is carried between actions, and on the chip this is {timing.phase[late.name]} steps later than "
-                "it was trained",
-                where=late.label,
-                hint="train with --state carried --delays, or with --state reset",
-            )
+            raise CARRIED_WITHOUT_DELAYS.error(late.label, timing.phase[late.name], 0)
 
 
 def _carriers(
@@ -265,7 +262,7 @@ def _carriers(
     if arithmetic.bias_in_current:
         late = next((p for p in normal_form if p.needs_channel and (p.bias != 0).any()), None)
         if late is not None:
-            raise InfeasibleError("has a leak beside a bias, and the chip's bias enters the current", where=late.label)
+            raise LEAK_IN_CURRENT.error(late.label)
         return {}
     encoders = {e.name for e in entries if not isinstance(e.op, Input) or e.limit is not None}
     inputs = {e.name for e in entries} - encoders
@@ -279,11 +276,7 @@ def _carriers(
             continue
         source = bias_carrier((link.source for link in p.links), encoders, spiking, inputs)
         if source is None:
-            raise InfeasibleError(
-                "its bias enters a synaptic current, and nothing that feeds it can carry one: all of it is read",
-                where=p.label,
-                hint="train it with bias=False, or without a synaptic current; or read other neurons",
-            )
+            raise NO_BIAS_CARRIER.error(p.label)
         carriers[p.name] = next(link for link in p.links if link.source == source)
     return carriers
 

@@ -29,7 +29,7 @@ def retime(plan: Plan, populations: Sequence[Population], cost: int) -> Timing:
     """The timing of a DISCRETE plan on a chip whose connections cost `cost` steps.
 
     Raises:
-        InfeasibleError: a loop does not pay for its connections, as the rule `loop-delay` says it.
+        InfeasibleError: a loop does not pay for its connections, or an Output adds what cannot be equally late.
     """
     late = Lateness.of(plan.graph, Topology.of(plan.graph), cost, aligned=not plan.schedule.resets)
     for loop in late.loops:
@@ -38,9 +38,9 @@ def retime(plan: Plan, populations: Sequence[Population], cost: int) -> Timing:
         )
     for end in late.apart:
         raise InfeasibleError(
-            "adds populations of which one leads to the other, so that it is later on the chip",
-            where=end,
-            hint="give each an Output of its own",
+            f"{end.message(end.early, end.latest)} ({end.steps[1]} against {end.steps[0]} steps)",
+            where=end.name,
+            hint=end.fix,
         )
     phase = {p.name: late.late[p.name] for p in populations}
     wait = {link.name: link.delay + phase[p.name] - phase.get(link.source, 0) for p in populations for link in p.links}

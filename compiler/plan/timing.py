@@ -46,6 +46,25 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
+class Apart:
+    """An Output that adds populations of which one leads to the other, so that they cannot be equally late.
+
+    Args:
+        early, latest: two of the populations. steps: by which each of them is late.
+    """
+
+    name: str
+    early: str
+    latest: str
+    steps: tuple[int, int]
+    fix = "give each an Output of its own, or a delay to every connection between them"
+
+    def message(self, early: str, latest: str) -> str:
+        """What is wrong with it, with these names for the populations."""
+        return f"adds {early} and {latest}, and on the chip the latter is later"
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """What a connection must wait for.
 
@@ -69,14 +88,14 @@ class Lateness:
         own: connection -> steps of delay that the graph gives it.
         loops: that are too short, one of each strongly connected component that has such.
         cost: steps that each connection costs on the target.
-        apart: what is outside the core and adds up populations that cannot be made equally late.
+        apart: the Outputs that add populations that cannot be equally late.
     """
 
     late: dict[str, int]
     own: dict[str, int]
     loops: tuple[Loop, ...]
     cost: int
-    apart: tuple[str, ...] = ()
+    apart: tuple[Apart, ...] = ()
 
     @classmethod
     def of(cls, graph: Graph, topology: Topology, cost: int, *, aligned: bool = False) -> Lateness:
@@ -164,8 +183,8 @@ def read_by(graph: Graph, topology: Topology, output: str) -> tuple[str, ...]:
     return tuple(name for name in names if name in topology.populations)
 
 
-def _align(graph: Graph, topology: Topology, late: dict[str, int]) -> tuple[str, ...]:
-    """Let readouts wait for those that they are added to; the ends where one cannot wait, since others depend on it."""
+def _align(graph: Graph, topology: Topology, late: dict[str, int]) -> tuple[Apart, ...]:
+    """Let readouts wait for those that they are added to; the Outputs where one cannot, since others depend on it."""
     added = {name: sources for name in graph.outputs if len(sources := read_by(graph, topology, name)) > 1}
     changed = True
     while changed:
@@ -176,7 +195,8 @@ def _align(graph: Graph, topology: Topology, late: dict[str, int]) -> tuple[str,
                 if late[a] < latest and not topology.out_of(a):
                     late[a], changed = latest, True
             late |= dict.fromkeys([name, *(a for a in graph.sources(name) if a not in topology.populations)], latest)
-    return tuple(name for name, sources in added.items() if len({late[a] for a in sources}) > 1)
+    ends = ((name, min(a, key=late.__getitem__), max(a, key=late.__getitem__)) for name, a in added.items())
+    return tuple(Apart(name, a, b, (late[a], late[b])) for name, a, b in ends if late[a] != late[b])
 
 
 def _latest(graph: Graph, topology: Topology, shifts: dict[str, int]) -> tuple[dict[str, int], list[list[str]]]:

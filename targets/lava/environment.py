@@ -141,8 +141,8 @@ def install(progress: Progress, *, python: Path | None = None, allow_shim: bool 
     with _locked(root / "lava.lock", progress):
         installation = status()
         if installation.installed:
-            python, lava = installation.python_version, installation.lava_version
-            progress(f"lava-nc {lava} on Python {python} is installed in {installation.path}")
+            version, lava = installation.python_version, installation.lava_version
+            progress(f"lava-nc {lava} on Python {version} is installed in {installation.path}")
             return installation
         for remnant in [*root.glob("lava.building-*"), *root.glob("lava.old-*")]:
             progress(f"removing {remnant}, left by an installation that was interrupted")
