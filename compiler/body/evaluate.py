@@ -39,7 +39,8 @@ def _count_levels(v: Any, level: Any, most: Any, reached: bool) -> Any:
 
 
 def _clip(x: Any, low: Any, high: Any) -> Any:
-    return min(max(x, low), high) if isinstance(x, int) else np.minimum(np.maximum(x, low), high)
+    # Which zero a minimum of 0 and -0 gives depends on the library; a comparison leaves what lies within as it is.
+    return min(max(x, low), high) if isinstance(x, int) else np.where(x < low, low, np.where(x > high, high, x))
 
 
 def _left_of_levels(v: Any, level: Any, most: Any, reached: bool) -> Any:

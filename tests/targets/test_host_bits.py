@@ -33,27 +33,32 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is
 ENGINES: list[Any] = [EmulatorSession, BatchedSession, pytest.param(CSession, marks=needs_compiler)]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_zero_has_the_sign_that_its_channel_s_offset_gives(engine: Any) -> None:
-    """Offsets of 0 and -0 are not one number for all channels. (ONNX Runtime leaves out what adds 0, or -0.)"""
-    trained = random_policy(3, sizes=(4, 12, 3))
+def _silent(decode: Decode) -> Policy:
+    """A policy of integers whose readout is 0 in every step."""
+    trained = random_policy(3, sizes=(4, 12, decode.size))
     policy, _ = lower(trained, LAVA, calibrate(trained))
     assert isinstance(policy, Policy)
-    last = policy.graph.nodes["fc2"]
+    last, readout = policy.graph.nodes["fc2"], policy.graph.nodes["readout"]
     assert isinstance(last, Dense)
-    one = np.ones(3)
-    policy = with_node(policy, "fc2", last.replace(weight=0 * last.weight))
-    policy = with_node(policy, "decode", Decode(-one, np.array([-0.0, 0.0, -0.0]), -one, one))
-    readout = policy.graph.nodes["readout"]
     assert isinstance(readout, Neuron)
     assert isinstance(readout.membrane, IntegerMembrane)
-    silent = dataclasses.replace(readout.membrane, bias=np.zeros(3, dtype=np.int32))
-    policy = with_node(policy, "readout", readout.replace(membrane=silent))
+    membrane = dataclasses.replace(readout.membrane, bias=np.zeros(decode.size, dtype=np.int32))
+    policy = with_node(policy, "fc2", last.replace(weight=0 * last.weight))
+    return with_node(with_node(policy, "decode", decode), "readout", readout.replace(membrane=membrane))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("limits", [(-1.0, 1.0), (0.0, 1.0), (-0.0, 1.0), (-1.0, 0.0), (-1.0, -0.0)])
+def test_a_zero_has_the_sign_that_its_channel_s_offset_gives(engine: Any, limits: tuple[float, float]) -> None:
+    """Offsets of 0 and -0 are not one number for all channels. (ONNX Runtime leaves out what adds 0, or -0.) A zero
+    within the limits stays as it is, whichever zero the limit is."""
+    one = np.ones(3)
+    policy = _silent(Decode(-one, np.array([-0.0, 0.0, -0.0]), limits[0] * one, limits[1] * one))
     with MachineSession(policy) as definition, engine(policy, batch=1) as other:
-        wanted, found = (session.step(np.ones(4)) for session in (definition, other))
-    np.testing.assert_array_equal(wanted, np.zeros(3))
-    assert np.signbit(wanted).tolist() == [True, False, True]
-    assert np.signbit(found).tolist() == np.signbit(wanted).tolist()
+        expected, actions = (session.step(np.ones(4)) for session in (definition, other))
+    np.testing.assert_array_equal(expected, np.zeros(3))
+    assert np.signbit(expected).tolist() == [True, False, True]
+    assert np.signbit(actions).tolist() == np.signbit(expected).tolist()
 
 
 @needs_compiler
