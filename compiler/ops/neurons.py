@@ -236,6 +236,8 @@ class Neuron(Op):
             yield from fields.outside("synapse decay", self.synapse.decay, a.current_decay_low, most)
         if isinstance(self.spike, IntegerSpike):
             yield from fields.outside("threshold", self.spike.threshold, 0, a.threshold_largest)
+        elif a.readout == "none":
+            yield "readout", "is a membrane that is read, and this arithmetic reads none", None, None
 
     def reach(self, arithmetic: Arithmetic, interval: int, entering: Sent) -> Reach:
         body = self.traced(arithmetic)

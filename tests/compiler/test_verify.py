@@ -122,6 +122,7 @@ BROKEN: dict[str, tuple[Policy, str]] = {
     "range": (part(INTEGER, "lif1", "membrane", decay=4096), "lif1"),
     "weight-grid": (put(INTEGER, "fc1", weight=INTEGER.graph.nodes["fc1"].weight + 1), "fc1"),  # type: ignore[attr-defined]
     "arithmetic": (on_graph(INTEGER, arithmetic=None), "graph"),
+    "readout": (on_graph(INTEGER, arithmetic=dataclasses.replace(graphs.LAVA, readout="none")), "readout"),
     "limit": (put(INTEGER, "quantise", limit=1 << 20), "quantise"),
     "wiring": (wired(INTEGER, ("lif1", "decode"), ("fc1", "fc2")), "fc2"),
     "analogue-layer": (put(INTEGER, "lif1", spike=None), "lif1"),
