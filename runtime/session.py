@@ -13,13 +13,13 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from nervecord.compiler.budget import require_runnable
 from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array, Normalise
 from nervecord.compiler.plan.host_steps import join, split
 from nervecord.compiler.plan.plan import Plan, plan
+from nervecord.compiler.plan.work import require_runnable
 from nervecord.errors import ContractError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
 from nervecord.runtime.checks import checked_active, checked_batch, checked_observation, checked_rows, room_for

@@ -12,11 +12,11 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from nervecord.compiler.budget import require_runnable
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.interpret import plain_array, stream_inputs
 from nervecord.compiler.plan.plan import Plan, plan
+from nervecord.compiler.plan.work import require_runnable
 from nervecord.errors import GraphError
 from nervecord.runtime.checks import checked_active, checked_batch
 from nervecord.runtime.machines import Definition

@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from nervecord.compiler.budget import sizes
 from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy, parts
+from nervecord.compiler.graph.sizes import sizes
 from nervecord.compiler.ops import BiasChannel, Decoder, Input, Level, Neuron, Op, PopulationEncode, Quantise, is_core
 from nervecord.compiler.ops.fields import declarations
 from nervecord.errors import GraphError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,10 +18,6 @@ from nervecord.compiler.ops.integer import Mantissas
 from nervecord.compiler.ops.level import FLOAT_LEVELS, Level
 from nervecord.compiler.ops.op import NirForm, Part, State, Synapses
 from nervecord.errors import GraphError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 MOST_DENSE = 1 << 24
 """Weights, zeros included, that such a matrix is laid out with for an engine that has no other form: 128 MiB in 64

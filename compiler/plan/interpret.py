@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.budget import require_kept, require_runnable
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import Array, Level, State
 from nervecord.compiler.plan.host_steps import After, Before, join, split
 from nervecord.compiler.plan.plan import Plan, Tap, plan
+from nervecord.compiler.plan.work import require_kept, require_runnable
 from nervecord.errors import GraphError, NervecordError
 
 

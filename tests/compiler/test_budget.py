@@ -45,6 +45,7 @@ from nervecord.compiler.ops import (
     csr,
 )
 from nervecord.compiler.passes import linear
+from nervecord.compiler.plan import work
 from nervecord.compiler.plan.interpret import Machine
 from nervecord.compiler.plan.plan import plan
 from nervecord.errors import GraphError, NervecordError
@@ -176,7 +177,7 @@ def test_operations_are_counted_before_anything_runs() -> None:
     with within(5), pytest.raises(GraphError, match=rf"^op0: takes {count} operations in each of 1 steps"):
         Machine(large)
     small = graph(Affine(np.ones((2, 3))))
-    assert budget.operations(Machine(small).plan) == 6
+    assert work.operations(Machine(small).plan) == 6
     with pytest.raises(NervecordError, match="at most"):
         nervecord.stream(large)
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 import nervecord
-from nervecord.compiler.budget import operations
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.graph.schedule import Schedule
@@ -41,6 +40,7 @@ from nervecord.compiler.ops import (
 )
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.plan.plan import plan
+from nervecord.compiler.plan.work import operations
 from nervecord.errors import NervecordError
 from nervecord.targets.source import load_program
 
