@@ -152,10 +152,7 @@ def report_error(
     if changed > MANY_CHOICES * len(rows):
         found.append(
             Finding(
-                "choice-error",
-                "warning",
-                "graph",
-                f"on {changed} of {len(rows)} observations another action is chosen",
+                "choice-error", "warning", "graph", f"on {changed} of {len(rows)} observations another action is chosen"
             )
         )
     return {**error, **base}, found
