@@ -104,6 +104,8 @@ def inputs_of(text: str | None) -> str | float | dict[str, str | float] | None:
         name, equals, kind = word.rpartition("=")
         if not equals or not name:
             raise NervecordError(f"{word!r} is not NAME=KIND", where="--inputs", hint="NAME=spikes or NAME=4.0")
+        if name in inputs:
+            raise NervecordError(f"{name} is given twice", where="--inputs")
         inputs[name] = _carried(kind)
     return inputs
 

@@ -12,7 +12,7 @@ from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import Array
-from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration, affordable, batches, spread
+from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration, affordable, batches, in_time, spread
 from nervecord.compiler.plan.interpret import Machine, simulate
 from nervecord.compiler.plan.plan import Plan
 
@@ -20,7 +20,7 @@ SEARCH_OBSERVATIONS = 256
 """Recorded observations that choose the encoder's scale."""
 SEARCH_WORK = 200_000_000
 """Multiplications that judging one choice of scales may cost: of a large network fewer observations are taken."""
-SEARCH_STEPS = 1 << 15
+SEARCH_STEPS = 1 << 13
 """Steps of the core, one after another, that it may cost."""
 MANY_CHOICES = 0.01
 """Above this share of observations on which integers choose another action than float: a warning."""
@@ -126,12 +126,14 @@ def report_error(
             "spikes_different": different,
             "observations": count,
         }, []
-    actions, preferences = answers(integers, calibration.observations)
-    base = {"observations": len(calibration.observations), "observations_clipped": calibration.saturated}
+    # A step may take many of the target's: of the rows that the float policy was run on a part is enough then.
+    rows = spread(len(calibration.observations), in_time(integers), carried=not integers.schedule.resets)
+    actions, preferences = answers(integers, calibration.observations[rows])
+    base = {"observations": len(rows), "observations_clipped": calibration.saturated}
     findings: list[Finding] = []
     if preferences is None or calibration.preferences is None:
-        rms, largest = _errors(actions - calibration.actions)
-        size = float(np.sqrt(np.mean(calibration.actions**2)))
+        rms, largest = _errors(actions - calibration.actions[rows])
+        size = float(np.sqrt(np.mean(calibration.actions[rows] ** 2)))
         if rms > LARGE_ERROR * size:
             findings.append(
                 Finding(
@@ -145,15 +147,12 @@ def report_error(
                 )
             )
         return {"action_error_rms": rms, "action_error_max": largest, **base}, findings
-    error = choice_report(calibration.preferences, actions, preferences)
+    error = choice_report(calibration.preferences[rows], actions, preferences)
     changed = error["choices_different"]
-    if changed > MANY_CHOICES * len(calibration.observations):
+    if changed > MANY_CHOICES * len(rows):
         findings.append(
             Finding(
-                "choice-error",
-                "warning",
-                "graph",
-                f"on {changed} of {len(calibration.observations)} observations another action is chosen",
+                "choice-error", "warning", "graph", f"on {changed} of {len(rows)} observations another action is chosen"
             )
         )
     return {**error, **base}, findings

@@ -21,7 +21,7 @@ MINIMUM_OBSERVATIONS = 16
 """Fewer say nothing about a scale."""
 WORK = 1_500_000_000
 """Multiplications that running recorded input may cost: of a large network fewer observations are taken."""
-STEPS = 1 << 18
+STEPS = 1 << 16
 """Steps of the core that may be run one after another: where an action takes many, fewer observations are taken."""
 NODES = 16
 """Nodes of a core up to which `STEPS` count; those of a longer one count as if they were steps."""
@@ -133,9 +133,13 @@ def affordable(plan: Plan, count: int, work: int = WORK, steps: int = STEPS) -> 
             hint="fewer steps for an action; the target reference needs no scales",
         )
     weights = sum(s.stored for s in (step.op.synapses() for step in plan.connections) if s is not None)
+    return min(count, max(MINIMUM_OBSERVATIONS, work // max(weights * plan.window, 1)), in_time(plan, steps))
+
+
+def in_time(plan: Plan, steps: int = STEPS) -> int:
+    """How many blocks can be run within so many steps one after another; at least one."""
     at_once = _at_once(plan) if plan.schedule.resets else 1
-    blocks = max(1, steps * NODES // (max(NODES, len(plan.core)) * plan.window))
-    return min(count, max(MINIMUM_OBSERVATIONS, work // max(weights * plan.window, 1)), blocks * at_once)
+    return max(1, steps * NODES // (max(NODES, len(plan.core)) * plan.window)) * at_once
 
 
 def spread(available: int, most: int, *, carried: bool) -> Array:

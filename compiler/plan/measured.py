@@ -11,6 +11,7 @@ from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.interpret import simulate
+from nervecord.compiler.plan.plan import plan
 
 ROWS = 256
 """Observations on which spikes are counted."""
@@ -61,6 +62,6 @@ def measured_spikes(policy: Policy, observations: Array) -> dict[str, float]:
 
     They are given one after another, as in life, so that a state that is carried is carried.
     """
-    rows = observations[: max(1, min(ROWS, STEPS // (policy.schedule.steps * len(policy.graph.nodes))))]
+    rows = observations[: max(1, min(ROWS, STEPS // (plan(policy).window * len(policy.graph.nodes))))]
     spikes = simulate(policy, rows).spikes(policy.graph)
     return {name: float(values.sum()) / len(rows) for name, values in spikes.items()}

@@ -79,12 +79,14 @@ class Simulated:
 
     def standing(self) -> Any:
         """Everything that a block changes, as it is now, for `stand`."""
-        return [core.standing() for core in self.cores], self.before.standing(), self._tally.sums
+        cores = [(core.standing(), len(core.cycles)) for core in self.cores]
+        return cores, self.before.standing(), self._tally.sums
 
     def stand(self, before: Any) -> None:
         """Make it what it was; may be called twice."""
-        for core, state in zip(self.cores, before[0], strict=True):
+        for core, (state, blocks) in zip(self.cores, before[0], strict=True):
             core.stand(state)
+            del core.cycles[blocks:]
         self.before.stand(before[1])
         self._tally.sums = before[2]
 

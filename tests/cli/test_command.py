@@ -140,6 +140,7 @@ REFUSED = {
     "a limit without a number": ("inspect {ant} --target lava --set cores", "--set: 'cores' is not LIMIT=N"),
     "a limit that is none": ("inspect {ant} --target lava --set cores=many", "--set cores: 'many' is no whole number"),
     "half a core": ("inspect {ant} --target lava --set cores=1.5", "--set cores: '1.5' is no whole number"),
+    "an input twice": ("compile {ant} --inputs a=spikes,b=2,a=4", "--inputs: a is given twice"),
     "a limit twice": ("compile {ant} --set cores=3 --set cores=4", "--set: cores is given twice"),
     "less than nothing": ("compile {ant} --set cores=-1", "cores: -1 is no limit"),
     "an exact limit": ("compile {ant} --set state_bits=32", "state_bits: 24 is exact for lava ("),

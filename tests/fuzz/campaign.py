@@ -32,11 +32,11 @@ from typing import Any
 
 CHECKED = ", bounds checked"
 SHARES = {
-    "program": 33,
+    "program": 31,
     f"program{CHECKED}": 5,
     "report": 2,
     "nir content": 19,
-    "arrays": 13,
+    "arrays": 11,
     "contract": 8,
     "target": 6,
     "nir bytes": 1,
@@ -44,6 +44,8 @@ SHARES = {
     "record": 4,
     "onnx": 3,
     "net": 1,
+    "description": 2,
+    "recording": 2,
     "layout": 1,
 }
 """Per cent of the cases. Of NIR's bytes and of networks of lava-dl each takes a process."""

@@ -457,6 +457,8 @@ KINDS = {
     "record": Kind(".config.json", others.damage_record, others.check_record),
     "onnx": Kind(".onnx", others.damage_onnx, others.check_onnx),
     "net": Kind(".net", damage_raw, others.check_net),
+    "description": Kind(".chip.program", others.damage_description, others.check_description),
+    "recording": Kind(".recording.h5", others.damage_recording, others.check_recording),
     "layout": Kind(".nervecord", layouts.draw_layout, layouts.check_layout),
 }
 

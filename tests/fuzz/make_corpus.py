@@ -9,6 +9,8 @@ import io
 import re
 import shutil
 import sys
+import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,9 @@ def main() -> None:
     from nervecord.compiler.graph.schedule import Schedule
     from nervecord.compiler.nir.file import nir_bytes
     from nervecord.compiler.schema import canonical
+    from nervecord.compiler.target.specfile import spec_from_dict
     from nervecord.runtime.measure.certify import Certificate
+    from nervecord.targets.integers import IntegerTarget
     from nervecord.targets.lava.target import LavaTarget
     from nervecord.targets.reference.target import ReferenceTarget
     from nervecord.training.settings.config import TrainConfig
@@ -55,6 +59,11 @@ def main() -> None:
         if name == "policy":
             reported = {**program.report, "certificate": certificate.to_dict()}
             (CORPUS / "policy.report.json").write_bytes(canonical(reported) + b"\n")
+    chip = compile_graph(small, IntegerTarget(spec_from_dict(tomllib.loads(CHIP), file="chip.toml")))
+    carried = {"target": chip.report["target"]}
+    mine = Program("mini", chip.graph, chip.contract, report=carried, versions={"nervecord": "0.1.0"})
+    (CORPUS / "mini.chip.program").write_bytes(mine.to_bytes())
+    (CORPUS / "both.recording.h5").write_bytes(recording())
     floats = compile_graph(small, ReferenceTarget())
     (CORPUS / "floats.nervecord").write_bytes(Program("reference", floats.graph, floats.contract).to_bytes())
     stream = Program("reference", stream_graph(), schedule=Schedule(7, "reset", held=False))
@@ -120,6 +129,38 @@ epochs = { uniform = [1, 9] }
 depth = 2
 set = { gamma = 0.9 }
 """
+
+CHIP = """
+name = "mini"
+[arithmetic]
+weight_bits = 6
+membrane_bits = 20
+decay_bits = 10
+threshold_bits = 19
+graded_bits = 10
+bias_bits = 16
+weight_exponent_low = -6
+weight_exponent_high = 6
+[limits]
+neurons = { value = 1008, source = "data sheet, page 3", confidence = "exact" }
+neurons_per_core = 64
+[packing]
+weight_bits = 6
+"""
+
+
+def recording() -> bytes:
+    """A grid of values and a list of events, of three neurons each."""
+    import nir
+
+    events = nir.EventData(
+        np.array([[0, 2, 1, -1]]), np.array([[0.0, 0.001, 0.0031, np.inf]]), n_neurons=3, t_max=0.005
+    )
+    grid = nir.TimeGriddedData(np.random.default_rng(0).normal(size=(1, 5, 3)), 1e-3)
+    nodes = {"grid": nir.NIRNodeData({"input": grid}), "events": nir.NIRNodeData({"spikes": events})}
+    with tempfile.TemporaryDirectory() as folder:
+        nir.write_data(Path(folder) / "a.h5", nir.NIRGraphData(nodes))
+        return (Path(folder) / "a.h5").read_bytes()
 
 
 def small_network() -> Any:

@@ -1,19 +1,29 @@
-"""The other files that are read: studies, the records of run folders, networks in ONNX and of lava-dl."""
+"""The other files that are read: studies, the records of run folders, networks in ONNX and of lava-dl, recordings, and
+programs that carry the description of their chip."""
 
 from __future__ import annotations
 
+import copy
+import functools
+import io
 import json
 import random
+import zipfile
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
-from fuzz.mutation import mutate_bytes, mutate_tree, to_json
+import numpy as np
+from fuzz.mutation import mutate_array, mutate_bytes, mutate_tree, places, to_json
 from readers import read_here
 
 import nervecord
 from nervecord.compiler.graph.verify import verify
+from nervecord.compiler.nir.hdf5child import load as load_tree
 from nervecord.compiler.onnx import file as onnxfile
 from nervecord.compiler.onnx.reading import read_onnx
+from nervecord.runtime import nirdata
+from nervecord.targets.source import load_program
 from nervecord.training.folder.records import read_record
 from nervecord.training.settings.config import TrainConfig
 from nervecord.training.sweeps.study import MOST_RUNS, read_study
@@ -95,3 +105,67 @@ def check_net(path: Path, rng: random.Random) -> None:
     """The same of a network of lava-dl."""
     graph = nervecord.read(path)
     assert verify(graph) == []
+
+
+def damage_description(sound: Path, rng: random.Random) -> bytes:
+    """Another description of the chip, which no hash covers."""
+    with zipfile.ZipFile(sound) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    report = json.loads(members["report.json"])
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        mutate_tree(report["target"] if rng.random() < 0.9 else report, rng)
+    members["report.json"] = to_json(report)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
+    return out.getvalue()
+
+
+def check_description(path: Path, rng: random.Random) -> None:
+    """A program that is inspected for the chip that it describes, and runs."""
+    program = load_program(path)
+    found = nervecord.inspect(program, (program.target,))
+    assert json.dumps(found.to_dict(), allow_nan=False)
+    assert program.contract is not None
+    with nervecord.open(program, engine="definition") as session:
+        assert np.isfinite(session.step(np.zeros(program.contract.observation.size))).all()
+
+
+@functools.cache
+def _recorded(path: Path) -> dict[str, Any]:
+    return load_tree(str(path), 1 << 24)
+
+
+def damage_recording(sound: Path, rng: random.Random) -> dict[str, Any]:
+    """Other content in well-formed HDF5, as the child hands it over."""
+    tree = copy.deepcopy(_recorded(sound))
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        arrays = [(group, key) for group, key in places(tree) if isinstance(group[key], np.ndarray)]
+        if arrays and rng.random() < 0.7:
+            group, key = rng.choice(arrays)
+            group[key] = mutate_array(group[key], rng)
+        else:
+            mutate_tree(tree, rng)
+    for group, key in places(tree):
+        if str(key).startswith("/") and not _is_number(group[key]):
+            group[key] = np.array(rng.choice((1e-3, 0.0, -1.0, 5e-324, 1e300, np.nan, np.inf, 3, -3, 2**63 - 1)))
+    return tree
+
+
+def _is_number(held: Any) -> bool:
+    """Whether it is what the child gives of an attribute."""
+    return isinstance(held, np.ndarray) and held.shape == () and held.dtype.kind in "iuf"
+
+
+def check_recording(tree: Any, rng: random.Random) -> None:
+    """Rows for the nodes that are asked for, of a size that may be laid out."""
+    sizes = {"grid": 3} if rng.random() < 0.5 else {"events": 3}
+    content = _recorded(tree) if isinstance(tree, Path) else tree
+    with mock.patch.object(nirdata, "read_hdf5", return_value=content):
+        found = nirdata.read_nirdata("case.h5", sizes, rng.choice((1e-3, 1e-3, 1e-9, 1e3, None)))
+    for name, rows in found.items():
+        assert rows.dtype == np.float64
+        assert rows.ndim == 3
+        assert rows.shape[2] == sizes[name]
+        assert rows.size <= nirdata.MOST_VALUES

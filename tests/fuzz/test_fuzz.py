@@ -16,10 +16,10 @@ from fuzz.kinds import KINDS, run_case, seeds
 from nervecord.errors import NervecordError
 
 CASES = {
-    "program": 700,
+    "program": 640,
     "report": 60,
     "nir content": 460,
-    "arrays": 260,
+    "arrays": 240,
     "contract": 160,
     "target": 80,
     "nir bytes": 20,
@@ -27,6 +27,8 @@ CASES = {
     "record": 80,
     "onnx": 40,
     "net": 20,
+    "description": 40,
+    "recording": 40,
     "layout": 40,
 }
 SLICES = 4

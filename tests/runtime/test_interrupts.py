@@ -45,6 +45,7 @@ def program(kind: str, *, integer: bool) -> Program:
 CASES = [
     *((engine, kind, False) for engine in ("definition", "torch", "onnxruntime") for kind in KINDS),
     *((engine, kind, True) for engine in ("emulator", "definition", "torch", "c") for kind in KINDS),
+    ("fpga-sim", "carried", True),
 ]
 
 
@@ -68,6 +69,13 @@ def classes(engine: str) -> tuple[Any, Any, dict[str, Any]]:
         from nervecord.runtime.engines.c.session import CSession, CStream
 
         return CSession, CStream, {"flags": ("-O1",)}
+    if engine == "fpga-sim":
+        pytest.importorskip("amaranth")
+        if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            pytest.skip("no C++ compiler")
+        from nervecord.targets.fpga.session import SimulatedSession, SimulatedStream
+
+        return SimulatedSession, SimulatedStream, {}
     return MachineSession, MachineStream, {}
 
 
@@ -134,6 +142,8 @@ def test_an_interrupt_at_any_line(engine: str, kind: str, integer: bool) -> None
             got += [session.step(row) for row in rows[3:]]
             np.testing.assert_array_equal(got, wanted, err_msg=f"interrupted at line {at} of {whole.lines}")
             assert session.counts.actions - first == 5
+            if engine == "fpga-sim":
+                assert len(session.cycles) == session.counts.actions, at
         assert 2 in happened
         # What was counted is what the undisturbed steps count.
         session.reset()
@@ -161,9 +171,9 @@ def test_counts_of_interrupted_steps_are_those_of_whole_ones() -> None:
         assert plain(session.counts) == plain(undisturbed.counts)
 
 
-@pytest.mark.parametrize("engine", ["definition", "emulator", "torch", "onnxruntime", "c"])
+@pytest.mark.parametrize("engine", ["definition", "emulator", "torch", "onnxruntime", "c", "fpga-sim"])
 def test_a_stream_stays_right(engine: str) -> None:
-    integer = engine in ("emulator", "c")
+    integer = engine in ("emulator", "c", "fpga-sim")
     _, stream, settings = classes(engine)
     graph = program("carried", integer=False).graph
     core = nervecord.compile(stream_graph(graph), "lava" if integer else "reference", inputs="spikes")

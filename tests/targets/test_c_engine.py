@@ -191,6 +191,9 @@ def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler -m32")
     with pytest.raises(MissingDependencyError, match="names 'no-such-compiler'"):
         CSession(policy)
+    monkeypatch.setenv("CC", '"gcc')
+    with pytest.raises(MissingDependencyError, match="variable CC"):
+        CSession(policy)
 
 
 def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

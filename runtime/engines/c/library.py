@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.files.regular import open_regular
 from nervecord.compiler.files.scratch import scratch_folder
-from nervecord.errors import EngineError, FileFormatError, InfeasibleError, MissingDependencyError
+from nervecord.errors import EngineError, FileFormatError, InfeasibleError, MissingDependencyError, escaped
 from nervecord.runtime.engines.c.source import Source
 
 COMPILERS = ("cc", "gcc", "clang")
@@ -31,6 +32,8 @@ SHARED = ("-O3",)
 """For a library that another machine of the same kind opens: no instructions of this one alone."""
 IDENTITY = "nervecord_identity"
 """Symbol of a library that was built ahead of time: the hash of the texts it was built from."""
+MOST_LIBRARY = 1 << 30
+"""Bytes of one."""
 SECONDS = 600.0
 """A compiler that takes longer hangs."""
 
@@ -41,7 +44,10 @@ def compiler() -> tuple[str, ...]:
     Raises:
         MissingDependencyError: there is none.
     """
-    named = shlex.split(os.environ.get("CC", ""))
+    try:
+        named = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise MissingDependencyError(f"names no command: {error}", where="variable CC") from None
     if named:
         if shutil.which(named[0]) is None:
             raise MissingDependencyError(f"names {named[0]!r}, and there is no such command", where="variable CC")
@@ -132,9 +138,11 @@ def open_shared(source: Source, path: str | os.PathLike[str]) -> ctypes.CDLL:
     Raises:
         FileFormatError: it cannot be opened here, or was built from another program or by another version.
     """
-    where = os.fspath(path)
+    where = escaped(os.fspath(path))
+    with open_regular(path, where, MOST_LIBRARY, "library"):
+        pass  # opening a pipe as a library would wait for it
     try:
-        library = ctypes.CDLL(os.path.abspath(where))
+        library = ctypes.CDLL(os.path.abspath(path))
         # As many letters as a hash has; a library of another kind lacks the symbol.
         own_identity = (ctypes.c_char * 64).in_dll(library, IDENTITY).value.decode("ascii", "replace")
     except OSError as error:
