@@ -17,6 +17,8 @@ TYPED  := -p nervecord.compiler -p nervecord.runtime -p nervecord.targets -p ner
 
 # One thread per process: the arrays are small, and threads would fight over the cores.
 export OMP_NUM_THREADS ?= 1
+# Tests start hundreds of processes, which would compile every module anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 BENCH    := build/bench
 # With results as JSON for docs/benchmarks.md, and as they print them: of these the first three stand in it.

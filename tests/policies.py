@@ -29,6 +29,9 @@ from nervecord.compiler.ops import (
 )
 from nervecord.compiler.plan.calibrate import calibrate
 
+RECORDED = 24
+"""Rows that a policy carries: lowering runs each of its choices on all of them."""
+
 
 def lif(size: int, decay: float = 0.84, *, threshold: float = 1.0, current: float | None = None) -> Neuron:
     """Spiking neurons of one decay; `current` is the decay of their synapse, None for none."""
@@ -52,7 +55,7 @@ def random_policy(
     bias: float = 0.1,
     environment: str = "Ant-v4",
     control_period: float = 0.05,
-    recorded: int = 64,
+    recorded: int = RECORDED,
     first: int = 1,
     population: int = 0,
     output_population: int = 0,
@@ -212,4 +215,4 @@ def random_dag(seed: int, *, carried: bool = False, recurrent: bool = False) -> 
     )
     shuffled = tuple(edges[int(i)] for i in rng.permutation(len(edges)))
     graph = Graph(Level.DISCRETE, {name: nodes[name] for name in names}, shuffled, 1e-3)
-    return Policy(graph, contract, rng.normal(size=(64, total)))
+    return Policy(graph, contract, rng.normal(size=(RECORDED, total)))

@@ -190,7 +190,7 @@ def test_errors_are_objects_for_machines(nervecord_cli: Any, tmp_path: Path) -> 
         },
         "exit_code": 2,
     }
-    assert answer.err == f"nervecord inspect: {path}: does not exist\n"
+    assert answer.err == f"nervecord inspect: {path}: {answer.json['error']['message']}\n"
     for line in ("compil --json", "run --json", "targets loihi --json", "run x --episods 3 --json"):
         answer = nervecord_cli(*line.split())
         assert answer.code == answer.json["exit_code"] == 2

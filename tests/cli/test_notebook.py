@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from policies import random_policy
+from policies import RECORDED, random_policy
 
 import nervecord
 from nervecord.errors import NervecordError
@@ -65,7 +65,7 @@ def test_the_interface_lists_itself_and_nothing_else() -> None:
 
 def test_two_paths_are_compared_as_in_the_shell(files: Path) -> None:
     found = nervecord.compare(files / "ant.nir", files / "ant.nervecord")
-    assert found.observations == 64
+    assert found.observations == RECORDED
     rows = np.random.default_rng(5).normal(size=(10, 27))
     assert nervecord.compare(str(files / "ant.nir"), files / "ant.nervecord", files / "rows.npz").observations == 10
     with nervecord.open(files / "ant.nir") as a:

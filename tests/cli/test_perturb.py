@@ -51,17 +51,17 @@ def test_a_page_shows_them(files: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_perturbed(nervecord_cli: Any, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("compile", files / "pendulum.nir")
-    nervecord_cli(*words, "--perturb", "noise=1").refused("--perturb: is for certifying (add --certify 1%)")
-    nervecord_cli(*words, "--picture", "x.png").refused("--picture: is of perturbations (add --perturb)")
+    nervecord_cli(*words, "--perturb", "noise=1").refused("--perturb: ", "--certify 1%")
+    nervecord_cli(*words, "--picture", "x.png").refused("--picture: ", "--perturb)")
     few = (*words, "--env", "Pendulum-v1", "--certify", "1%", "--certify-episodes", 10)
-    nervecord_cli(*few).refused("--certify-episodes: is 10, at least 50 pairs are needed")
+    nervecord_cli(*few).refused("--certify-episodes: is 10", "50")
     # Before anything is compiled, which may take minutes.
     monkeypatch.setattr("nervecord.compile", lambda *_, **__: pytest.fail("it was compiled"))
     certified = (*words, *CERTIFIED, "--perturb")
     nervecord_cli(*certified, "wind=1").refused("unknown perturbation 'wind'")
     nervecord_cli(*certified, "noise").refused("'noise' is not KIND=NUMBER")
-    nervecord_cli(*certified, "latency=0.5").refused("latency is 0.5, a whole number of steps")
-    nervecord_cli(*certified, "friction=0.5").refused("friction is of MuJoCo's models, and Pendulum-v1 has none")
+    nervecord_cli(*certified, "latency=0.5").refused("latency is 0.5")
+    nervecord_cli(*certified, "friction=0.5").refused("friction ", "Pendulum-v1")
 
 
 def test_the_world_is_what_was_asked_for() -> None:
@@ -124,7 +124,7 @@ def test_the_trained_policy_resets_as_was_said(nervecord_cli: Any, tmp_path: Pat
     )
     answer = nervecord_cli(*words)
     assert answer.code == 0, answer.err
-    nervecord_cli(*words[:10], *CERTIFIED).refused("carries no recorded observations", "--calibration FILE")
+    nervecord_cli(*words[:10], *CERTIFIED).refused("--calibration FILE")
     certificate = answer.json["report"]["certificate"]
     assert certificate["action_error"]["max"] == 0
     assert certificate["return_float"] == certificate["return_compiled"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from examples import some
+from policies import RECORDED
 
 from nervecord.cli.streams import HANDLER, prepare
 
@@ -38,7 +40,7 @@ def test_a_disk_that_is_full(words: str, tmp_path: Path) -> None:
 def test_a_table_for_a_disk_that_is_full(files: Path, tmp_path: Path) -> None:
     done = shell(f"nervecord inspect {files / 'ant.nir'} > /dev/full", tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.endswith("stdout: cannot be written: No space left on device\n")
+    assert re.search(r"stdout: .*No space left on device\n$", done.stderr)
 
 
 @needs_full
@@ -111,7 +113,7 @@ def test_a_run_folder_wherever_a_policy_is_taken(nervecord_cli: Any, files: Path
     assert nervecord_cli("compile", run, "-o", program).code == 0
     assert program.read_bytes() == (files / "ant.nervecord").read_bytes()
     assert nervecord_cli("inspect", run, "--target", "lava").code == 0
-    assert nervecord_cli("compare", run, program, "--json").json["observations"] == 64
+    assert nervecord_cli("compare", run, program, "--json").json["observations"] == RECORDED
     assert nervecord_cli("run", run, "--episodes", 1, "--json").json["target"] == "reference"
     assert nervecord_cli("simulate", run, "--input", files / "rows.npz").code == 0
 

@@ -140,7 +140,7 @@ def test_what_cannot_be_filmed_is_refused_before_the_run(nervecord_cli: Any, own
     words = ("run", own / "Lamp.nervecord", "--video-seconds", 3)
     nervecord_cli(*words).refused("--video-seconds: nothing is filmed")
     words = ("run", own / "Lamp.nervecord", "--video", tmp_path / "a.mp4", "--video-seconds", "nan")
-    nervecord_cli(*words).refused("--video-seconds: is nan, a finite number above 0 is needed")
+    nervecord_cli(*words).refused("--video-seconds: is nan")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_run(nervecord_cli: Any, own: Path) -> None:
@@ -195,13 +195,13 @@ def test_reports_of_the_verbs(nervecord_cli: Any, own: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("flag", ["--html", "--svg", "--dot"])
 def test_reports_are_refused_before_the_work(flag: str, nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
     needs_report()
-    nervecord_cli("inspect", "none.nir", flag, tmp_path).refused(f"{flag}: {tmp_path} is a folder")
-    nervecord_cli("inspect", "none.nir", flag, tmp_path / "no" / "a.html").refused("does not exist (make it first)")
+    nervecord_cli("inspect", "none.nir", flag, tmp_path).refused(f"{flag}: {tmp_path} ")
+    nervecord_cli("inspect", "none.nir", flag, tmp_path / "no" / "a.html").refused(f"{flag}: ", f"{tmp_path / 'no'} ")
 
 
 def test_a_report_with_another_ending_is_refused(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
     needs_report()
-    nervecord_cli("compile", files / "ant.nir", "--html", tmp_path / "a.pdf").refused("which is no page")
+    nervecord_cli("compile", files / "ant.nir", "--html", tmp_path / "a.pdf").refused("a.pdf: ", "'.pdf'")
 
 
 def test_a_drawing_of_a_damaged_graph_leaves_the_result(nervecord_cli: Any, tmp_path: Path) -> None:

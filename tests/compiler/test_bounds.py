@@ -184,7 +184,7 @@ def test_sizes_that_make_no_shape_are_said_and_not_stumbled_over() -> None:
 
 
 def test_a_manifest_of_hundreds_of_megabytes_is_not_read() -> None:
-    with within(2), pytest.raises(FileFormatError, match="a: has 20971521 bytes of JSON, at most 20971520 are read"):
+    with within(2), pytest.raises(FileFormatError, match=r"a: .*\b20971521\b.*\b20971520\b"):
         from_json(b" " * (MOST_JSON + 1), dict[str, Any], "a")
 
 

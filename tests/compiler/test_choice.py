@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from policies import random_policy, with_node
+from policies import RECORDED, random_policy, with_node
 
 from nervecord.compiler import ops as n
 from nervecord.compiler.compile import compile_graph
@@ -63,7 +63,7 @@ def test_a_policy_chooses_by_what_its_readout_holds(state: str, population: int,
     assert policy.recorded is not None
     calibration = calibrate(policy)
     assert calibration.preferences is not None
-    assert calibration.preferences.shape == (64, 3)
+    assert calibration.preferences.shape == (RECORDED, 3)
     assert np.array_equal(calibration.actions[:, 0], calibration.preferences.argmax(axis=1))
     assert len(np.unique(calibration.actions)) > 1
     trace = simulate(policy, policy.recorded)

@@ -294,7 +294,7 @@ def test_dt_is_never_guessed(norse: Graph) -> None:
         discretise(norse)
     with pytest.raises(GraphError, match=r"dt is 0\.001 s, and the graph has 0\.0001 s"):
         discretise(norse.replace(dt=1e-4), dt=1e-3)
-    with pytest.raises(GraphError, match=r"dt is 0\.001 s, and the graph has 0\.0001 s"):
+    with pytest.raises(GraphError, match=r"0\.001 s.*0\.0001 s"):
         discretise(discretise(norse, dt=1e-4), dt=1e-3)
     with pytest.raises(GraphError, match=r"dt is -1\.0 s, it must be positive"):
         discretise(norse, dt=-1.0)

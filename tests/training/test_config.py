@@ -62,7 +62,7 @@ def test_a_student_has_another_folder_than_what_ppo_trains() -> None:
         ({"layers": ()}, r"--layers: expected array of length >= 1"),
         ({"layers": (8, 0)}, r"--layers: \[1\]: expected int >= 1, got 0"),
         ({"minibatch": 4096}, r"--minibatch: is 4096, a rollout holds 32 environments x 64 steps = 2048"),
-        ({"delays": True}, r"--delays: has no meaning with --state reset.*use --state carried"),
+        ({"delays": True}, r"--delays: .*--state reset.*--state carried"),
         ({"layers": 8}, r"--layers: expected array, got int"),
         ({"layers": None}, r"--layers: expected array, got null"),
         ({"layers": (10**30,)}, r"--layers: \[0\]: expected int <= 1048576"),
@@ -134,7 +134,7 @@ def test_importing_the_configuration_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"policy": "ann", "steps_per_action": 8}, "--steps-per-action: has no meaning with --policy ann"),
+        ({"policy": "ann", "steps_per_action": 8}, "--steps-per-action: .*--policy ann"),
         ({"policy": "ann", "slope": 9.0}, "--slope: .*--policy ann"),
         ({"policy": "ann", "state": "carried"}, "--state: .*--policy ann"),
         ({"current_decay": 0.3}, "--current-decay: .*--neuron leaky"),

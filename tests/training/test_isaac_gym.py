@@ -304,6 +304,6 @@ def test_the_policy_is_refused_by_ant_v4(trained: run.TrainResult, capfd: pytest
         with pytest.raises(ContractError, match=r"Ant-v4: .*\(27,\).*60"):
             nervecord.run(session, "Ant-v4", 1, allow_other_env=True)
     message = refused(capfd, "run", trained.policy, "--env", "Ant-v4")
-    assert "Ant-v4: the policy was trained in IsaacGym/Ant, of which it takes 60 observations" in message
-    assert "its shape can be trained here: nervecord train --topology-from RUN --env Ant-v4" in message
-    assert "IsaacGym/Ant: no such environment" in refused(capfd, "run", trained.policy)
+    named = ("Ant-v4: ", "IsaacGym/Ant", "60", "nervecord train --topology-from RUN --env Ant-v4")
+    assert [name for name in named if name not in message] == []
+    assert "IsaacGym/Ant: " in refused(capfd, "run", trained.policy)

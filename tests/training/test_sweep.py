@@ -295,7 +295,7 @@ def test_a_full_disk_ends_a_sweep_and_fails_no_run(limit: int, tmp_path: Path, m
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=True)
     stopped = done.stdout.strip()
     assert stopped.startswith(str(study.folder))
-    assert stopped.endswith("cannot be written: File too large")
+    assert stopped.endswith(": File too large")
     assert not (study.folder / "errors").exists()
 
     tasks = Tasks(monkeypatch, lambda order: {"stopped": stopped})
