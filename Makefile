@@ -111,6 +111,7 @@ check: $(STAMP) docs  ## style, format, types, who may import what, workflows, t
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=.types $(BIN)/mypy $(TYPED)
+	MYPYPATH=.types $(BIN)/mypy docs/*.py
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml

@@ -109,7 +109,7 @@ An option of your own is a field, `clock_mhz: int = option(100, "clock of the co
 """
 
 
-def own_chip_doc() -> str:
+def document() -> str:
     """docs/own-chip.md."""
     follows = {**implied.behaviour(template_arithmetic()), **implied.limits(template_arithmetic())}
     parts = [

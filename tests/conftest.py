@@ -13,6 +13,7 @@ import examples
 import pytest
 import readers
 from policies import random_policy
+from scripts import ROOT, script
 
 from nervecord.cli import compiling
 from nervecord.compiler.graph.policy import Policy
@@ -133,15 +134,32 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 
 @pytest.fixture
-def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """compare(name, text): text must equal tests/goldens/<name>."""
+def stored(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """compare(path, text): text must be what the file holds, or becomes that with --update-golden."""
 
-    def compare(name: str, text: str) -> None:
-        path = GOLDENS / name
+    def compare(path: Path, text: str) -> None:
         if request.config.getoption("--update-golden"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        assert path.exists(), f"{name} has no golden; make it with --update-golden"
-        assert text == path.read_text(encoding="utf-8"), f"{name} changed; if it should, run with --update-golden"
+        assert path.exists(), f"{path.name} is not there; make it with --update-golden"
+        assert text == path.read_text(encoding="utf-8"), f"{path.name} changed; if it should, run with --update-golden"
+
+    return compare
+
+
+@pytest.fixture
+def golden(stored: Callable[[Path, str], None]) -> Callable[[str, str], None]:
+    """compare(name, text): text must equal tests/goldens/<name>."""
+    return lambda name, text: stored(GOLDENS / name, text)
+
+
+@pytest.fixture
+def document(stored: Callable[[Path, str], None]) -> Callable[[str], str]:
+    """compare(name): docs/<name>.md must be what its generator writes ("own-chip": docs/own_chip.py); its text."""
+
+    def compare(name: str) -> str:
+        text: str = script(f"docs/{name.replace('-', '_')}.py").document()
+        stored(ROOT / "docs" / f"{name}.md", text)
+        return text
 
     return compare

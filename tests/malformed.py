@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import atexit
 import functools
-import importlib.util
 import shutil
 import tempfile
 from pathlib import Path
 from types import ModuleType
 
+from scripts import script
+
 GENERATORS = {".nir": "generate.py", ".nervecord": "programs.py"}
 """In tests/data/malformed, by the suffix of what they make."""
 
 
-@functools.cache
 def generator(suffix: str) -> ModuleType:
     """The module that makes the files with this suffix: `FILES` has one function for each of them."""
-    path = Path(__file__).parent / "data" / "malformed" / GENERATORS[suffix]
-    spec = importlib.util.spec_from_file_location(f"malformed_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(f"tests/data/malformed/{GENERATORS[suffix]}")
 
 
 @functools.cache

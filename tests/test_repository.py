@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
 import shlex
 import subprocess
@@ -12,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from scripts import script
 
 from nervecord.cli import command
 from nervecord.errors import NervecordError
@@ -178,20 +178,16 @@ def test_constraints_allow_what_the_package_asks_for() -> None:
 
 def test_an_environment_is_compared_with_the_constraints() -> None:
     """`.ci/pins.py`: every installed package is pinned, in the same version, and the core's have upper bounds."""
-    spec = importlib.util.spec_from_file_location("pins", ROOT / ".ci" / "pins.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    pinned = script.pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    pins = script(".ci/pins.py")
+    pinned = pins.pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
     assert {"numpy", "jaraco-classes", "farama-notifications"} <= set(pinned)
     assert all(re.fullmatch(r"[\w.!]+", version) for version in pinned.values())
     same = {"Farama_Notifications": pinned["farama-notifications"], "numpy": pinned["numpy"] + "+local", "pip": "1"}
-    assert script.differences(same, pinned) == []
-    found = script.differences({**same, "h5py": "0.1", "unheard-of": "2"}, pinned)
+    assert pins.differences(same, pinned) == []
+    found = pins.differences({**same, "h5py": "0.1", "unheard-of": "2"}, pinned)
     assert [line.split()[:2] for line in found] == [["h5py", "0.1"], ["unheard-of", "2"]]
-    assert script.unbounded(pyproject()["project"]["dependencies"]) == []
-    assert script.unbounded(["a>=1", "b==2", "c~=1.2; python_version < '3'", "e"]) == [
+    assert pins.unbounded(pyproject()["project"]["dependencies"]) == []
+    assert pins.unbounded(["a>=1", "b==2", "c~=1.2; python_version < '3'", "e"]) == [
         "a>=1: has no upper bound",
         "e: has no upper bound",
     ]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import re
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from scripts import script
 
 from nervecord.cli.command import main
 from nervecord.runtime.result import interval95
@@ -24,26 +23,16 @@ STUDIES = {"study": "layers", "study-settings": "settings"}
 SEEDS = {"study": 5, "study-settings": 3}
 
 
-def tables() -> ModuleType:
-    """zoo/tables.py, which is no package's."""
-    spec = importlib.util.spec_from_file_location("zoo_tables", ROOT / "zoo" / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folders that the tables hold."""
     folder = tmp_path_factory.mktemp("studies") / "runs"
-    tables().unpack(folder)
+    script("zoo/tables.py").unpack(folder)
     return folder
 
 
 def test_the_tables_are_those_of_their_run_folders(kept: Path, tmp_path: Path) -> None:
-    tables().pack(kept, tmp_path)
+    script("zoo/tables.py").pack(kept, tmp_path)
     for name in ("runs.csv", "metrics.csv"):
         assert (tmp_path / name).read_bytes() == (TABLES / name).read_bytes()
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,12 +189,10 @@ def regenerated(path: Path, name: str) -> str:
 
 @pytest.mark.parametrize("document", ["zoo/{name}/README.md", "README.md", "docs/training.md"])
 @pytest.mark.parametrize("name", NAMES)
-def test_its_tables_are_of_its_evaluations(name: str, document: str, request: pytest.FixtureRequest) -> None:
+def test_its_tables_are_of_its_evaluations(name: str, document: str, stored: Callable[[Path, str], None]) -> None:
     path = ZOO.parent / document.format(name=name)
     text = regenerated(path, name)
-    if request.config.getoption("--update-golden"):
-        path.write_text(text, encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == text
+    stored(path, text)
     assert document == "README.md" or "docs" in document or "The loss is " in text
 
 

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scripts import script
 
 ZOO = Path(__file__).parents[1] / "zoo"
 
 
-def script(name: str) -> ModuleType:
-    """A module of zoo/, which is no package's."""
-    spec = importlib.util.spec_from_file_location(f"zoo_{name}", ZOO / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def results() -> ModuleType:
-    return script("results")
+    return script("zoo/results.py")
 
 
-def test_the_page_is_that_of_the_evaluations(results: ModuleType, request: pytest.FixtureRequest) -> None:
+def test_the_page_is_that_of_the_evaluations(results: ModuleType, stored: Callable[[Path, str], None]) -> None:
     text = results.document()
-    if request.config.getoption("--update-golden"):
-        results.DOCUMENT.write_text(text, encoding="utf-8")
-    assert results.DOCUMENT.read_text(encoding="utf-8") == text, "run with --update-golden"
+    stored(results.DOCUMENT, text)
     ant = json.loads((ZOO / "ant" / "other-seed" / "evaluation-fixed.json").read_text())
     assert f"| {ant['return_mean']:,.0f} ± {ant['return_ci95']:,.0f} |" in text
     assert "- Without a policy: Walker2d-v4, Humanoid-v4." in text
@@ -49,7 +37,7 @@ def test_both_sides_of_a_row_are_the_same_episodes(results: ModuleType) -> None:
 
 def test_the_ants_episodes_end_where_the_record_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two that end first, played again: above the greatest height, and so once more from a state before."""
-    falls = script("falls")
+    falls = script("zoo/falls.py")
     monkeypatch.setattr(falls, "LANES", 2)
     record = json.loads((falls.TARGET / "falls.json").read_text())
     assert len(record["ends"]) == 87

@@ -24,8 +24,6 @@ from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import Level
-from nervecord.compiler.passes.resets import NOTES
-from nervecord.compiler.plan.measured import CODES
 from nervecord.compiler.target.protocol import TargetSpec
 
 Verdict: TypeAlias = Literal["feasible", "infeasible", "unknown"]
@@ -109,32 +107,3 @@ def not_checked(spec: TargetSpec) -> tuple[str, ...]:
     unknown = [name.replace("_", " ") for name, _, fact in spec.facts() if fact.value is None]
     why = f"not stated in {spec.file}" if spec.file else "not published"
     return (*spec.not_checked, *([f"{why}: {', '.join(unknown)}"] if unknown else []))
-
-
-def findings_doc() -> str:
-    """docs/findings.md: every code, what it means and what to do."""
-    lines = [
-        "# Findings",
-        "",
-        "Written from the rule table (`compiler/check/table.py`); a test keeps it current. `nervecord inspect` and",
-        "`nervecord compile` use the same rules. Codes are stable: tools may match on them.",
-        "",
-        "The verdict on a target is *infeasible* with at least one error, *unknown* with no error but at least one",
-        "unknown, else *feasible*. A limit that is exceeded is an error where it is exact, and unknown where it is",
-        "only second-hand or sources disagree. A limit nobody published is listed as not checked, never as kept.",
-        "",
-        "Compiling adds warnings of what the integers did on the recorded observations: the last ones of this table.",
-        "",
-        "| code | severity | levels | what it means | what to do |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| `{rule.code}` | {rule.severity} | {', '.join(level.value for level in rule.levels)} "
-        f"| {rule.means} | {rule.remedy} |"
-        for rule in RULES
-    ]
-    lines += [
-        f"| `{code}` | warning | imported, discrete | {means} | {remedy} |" for code, (means, remedy) in NOTES.items()
-    ]
-    lines += [f"| `{code}` | warning | integer | {means} | {remedy} |" for code, (means, remedy) in CODES.items()]
-    return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Reads a target's spec.toml, strictly, and writes it as documentation.
+"""Reads a target's spec.toml, strictly.
 
 A statement about hardware is a table {value, source, confidence}. A number that stands alone is the user's own, and
 says so wherever it is shown. Everything that is wrong with a file is said at once, each with its key; what follows from
@@ -8,7 +8,7 @@ says so wherever it is shown. Everything that is wrong with a file is said at on
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -290,59 +290,3 @@ class _Reading:
 
 def _value(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def targets_doc(specs: Sequence[TargetSpec]) -> str:
-    """docs/targets.md: how to describe a target, and every one that is described here."""
-    lines = [
-        "# Targets",
-        "",
-        "Written from `targets/*/spec.toml` and `compiler/target/protocol.py`; a test keeps it current.",
-        "",
-        "`nervecord targets` lists the targets, `nervecord targets NAME` shows one with its options and limits. A",
-        "limit whose confidence is not *exact* gives way to your own number: `--set neurons_per_core=4096` with",
-        "`inspect` and `compile`, `limits={...}` in Python. Programs and reports keep what was given.",
-        "",
-        "A file describes a chip of your own: `--target-file`. Its keys are those of `targets/*/spec.toml`;",
-        "[own-chip.md](own-chip.md) explains all of them. A target that needs code is a class in a package of yours:",
-        'see there, and CONTRIBUTING.md, "A target".',
-        "",
-    ]
-    return "\n".join([*lines, "", *map(spec_table, specs)])
-
-
-def spec_table(spec: TargetSpec) -> str:
-    """The spec as a markdown section, for docs/targets.md: every fact with value, confidence and source, each source
-    once."""
-    engines = ", ".join(spec.engines) or "none, inspect only"
-    lines = [f"## {spec.name}: {spec.title}", "", spec.summary, "", f"Engines: {engines}.", ""]
-    lines += [f"Arithmetic: {spec.arithmetic}.", ""]
-    lines += [f"- nodes, {level.value}: {', '.join(spec.kinds(level)) or 'none'}" for level in Level]
-    sources: dict[str, int] = {}
-    rows = []
-    for name, _, fact in spec.facts():
-        if fact.value != UNLIMITED:
-            number = sources.setdefault(fact.source, len(sources) + 1)
-            rows.append(f"| `{name}` | {fact} | {fact.confidence} | {number} |")
-    lines += [
-        f"- source of the nodes: {spec.nodes_source} ({spec.nodes_confidence})",
-        "",
-        "| key | value | confidence | source |",
-        "|---|---|---|---|",
-        *rows,
-        "",
-        "Sources:",
-        "",
-        *(f"{number}. {source}" for source, number in sources.items()),
-    ]
-    unlimited = [name for name, _, fact in spec.facts() if fact.value == UNLIMITED]
-    if unlimited:
-        lines += ["", "No limit: " + ", ".join(f"`{name}`" for name in unlimited) + "."]
-    if spec.packing is not None:
-        lines += ["", f"How synapse memory is counted: {spec.packing.source} ({spec.packing.confidence})."]
-    if spec.energy is not None:
-        parts = ", ".join(f"{value:g} pJ per {what}" for what, value in spec.energy.constants())
-        lines += ["", f"Energy, for estimates only: {parts}; {spec.energy.citation}."]
-    if spec.not_checked:
-        lines += ["", "Not checked, whatever the verdict:", ""] + [f"- {item}" for item in spec.not_checked]
-    return "\n".join(lines) + "\n"

@@ -12,6 +12,7 @@ from examples import examples
 from graphs import LAVA
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripts import script
 
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.bounds import FAR, HELD, UNBOUNDED, ZERO, Bounds
@@ -19,7 +20,6 @@ from nervecord.compiler.body.evaluate import Evaluator, zero_state
 from nervecord.compiler.body.expression import Body
 from nervecord.compiler.body.fold import folded
 from nervecord.compiler.body.intervals import IntervalReading, over_steps
-from nervecord.compiler.body.text import equations
 from nervecord.compiler.body.trace import Tracer
 from nervecord.compiler.ops import (
     IntegerMembrane,
@@ -224,6 +224,7 @@ def test_equal_equations_are_one_node_and_only_constants_differ_between_equal_op
 def test_equations_are_printed() -> None:
     ones = np.ones(2)
     op = Neuron(Membrane(ones, ones, ones), Synapse(ones, ones), Spike(ones, ones, "subtract-late"))
+    equations = script("docs/ops.py").equations
     assert equations(op.traced(None)) == [
         "u' = (synapse_decay * u) + (synapse_gain * x)",
         "before_spike = (((decay * v) + (gain * u')) + leak) - owed",

@@ -39,7 +39,7 @@ from nets import (
 )
 
 from nervecord.compiler.check.placement import place
-from nervecord.compiler.check.table import RULES, errors, findings_doc, findings_of, not_checked, verdict
+from nervecord.compiler.check.table import RULES, errors, findings_of, not_checked, verdict
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.graph.policy import Policy
@@ -244,12 +244,8 @@ def test_every_error_and_unknown_names_limit_source_and_fix(cases: dict[str, Cas
                 assert finding.source, finding
 
 
-def test_findings_doc_is_current(request: pytest.FixtureRequest) -> None:
-    path = REPOSITORY / "docs" / "findings.md"
-    if request.config.getoption("--update-golden"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(findings_doc(), encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == findings_doc()
+def test_the_document_of_findings_is_current(document: Callable[[str], str]) -> None:
+    document("findings")
 
 
 # --------------------------------------------------------------------------------------------------------------------

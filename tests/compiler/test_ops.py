@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from policies import lif, random_dag, random_policy
+from scripts import script
 
 from nervecord.compiler.ops import NIR_READERS, OPS, PART_TYPES, HostOp, Level, Neuron, Op
-from nervecord.compiler.ops.document import EXAMPLES, ops_doc
 from nervecord.compiler.ops.fields import declarations, violations
 from nervecord.compiler.ops.op import Part
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "ops.md"
+DOCUMENT = script("docs/ops.py")
 KINDS: list[type[Op] | type[Part]] = [*OPS.values(), *PART_TYPES.values()]
 
 
@@ -23,7 +23,7 @@ KINDS: list[type[Op] | type[Part]] = [*OPS.values(), *PART_TYPES.values()]
 def test_every_field_is_declared_and_documented(kind: type[Op] | type[Part]) -> None:
     declared = dict(declarations(kind))
     assert set(declared) == {f.name for f in dataclasses.fields(kind)} - {"origin"}
-    section = re.split(r"^###? ", ops_doc(), flags=re.MULTILINE)
+    section = re.split(r"^###? ", DOCUMENT.document(), flags=re.MULTILINE)
     (own,) = [text for text in section if text.splitlines()[0] == kind.__name__]
     for name, field in declared.items():
         assert f"| `{name}` |" in own
@@ -33,13 +33,11 @@ def test_every_field_is_declared_and_documented(kind: type[Op] | type[Part]) -> 
 
 
 def test_every_body_is_printed() -> None:
-    assert {op for op in OPS.values() if op.body not in (Op.body, HostOp.body)} == set(EXAMPLES)
+    assert {op for op in OPS.values() if op.body not in (Op.body, HostOp.body)} == set(DOCUMENT.EXAMPLES)
 
 
-def test_ops_doc_is_current(request: pytest.FixtureRequest) -> None:
-    if request.config.getoption("--update-golden"):
-        DOCUMENT.write_text(ops_doc(), encoding="utf-8")
-    assert DOCUMENT.read_text(encoding="utf-8") == ops_doc()
+def test_the_document_of_ops_is_current(document: Callable[[str], str]) -> None:
+    document("ops")
 
 
 def test_every_level_has_kinds_and_no_two_ops_share_one() -> None:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from policies import li, lif, random_dag, random_policy, with_node
+from scripts import script
 
 from nervecord.compiler.check.table import findings_of, verdict
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import OPS, Affine, CountDecode, Level, Op, Scale, Threshold, is_core
 from nervecord.compiler.target.protocol import UNLIMITED, Energy, Fact, TargetSpec
-from nervecord.compiler.target.specfile import read_spec, spec_from_dict, spec_table, targets_doc
+from nervecord.compiler.target.specfile import read_spec, spec_from_dict
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
 from nervecord.targets.catalogue import load_spec, load_specs, target_names
 from nervecord.targets.lava.target import LavaTarget
@@ -88,7 +89,7 @@ def test_kinds_are_those_that_ops_have() -> None:
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)
 def test_table_shows_every_fact_with_its_source(spec: TargetSpec) -> None:
-    table = spec_table(spec)
+    table = script("docs/targets.py").spec_table(spec)
     sources = dict(re.findall(r"^(\d+)\. (.*)$", table, re.MULTILINE))
     assert len(set(sources.values())) == len(sources)
     numbers = dict(re.findall(r"^\| `(\w+)` \|.* \| (\d+) \|$", table, re.MULTILINE))
@@ -97,12 +98,8 @@ def test_table_shows_every_fact_with_its_source(spec: TargetSpec) -> None:
         assert fact.value == float("inf") or sources[numbers[name]] == fact.source
 
 
-def test_targets_doc_is_current(request: pytest.FixtureRequest) -> None:
-    text = targets_doc(ALL)
-    path = REPOSITORY / "docs" / "targets.md"
-    if request.config.getoption("--update-golden"):
-        path.write_text(text, encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == text
+def test_the_document_of_targets_is_current(document: Callable[[str], str]) -> None:
+    document("targets")
 
 
 def test_reference_accepts_every_kind_that_can_be_executed() -> None:

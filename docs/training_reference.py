@@ -1,4 +1,5 @@
-"""`docs/training-reference.md`, made from the declarations: every algorithm, simulator and field of a training."""
+"""Writes docs/training-reference.md from the declarations of algorithms, simulators and fields; `pytest
+--update-golden` calls it, and a test holds the document to them."""
 
 from __future__ import annotations
 
@@ -14,17 +15,17 @@ from nervecord.training.simulators.kinds import KINDS, SimulatorKind
 
 HEAD = """# Training: reference
 
-Generated from the declarations in `training/algorithms/`, `training/simulators/kinds.py` and
-`training/settings/parts.py`; [training.md](training.md) is the guide. Every field is a flag of `nervecord train` or
-`nervecord distill`, a key of a study file ([sweep.md](sweep.md)), and an argument of `TrainConfig.of`. "resume" marks
-what `--resume` may change.
+Written by `docs/training_reference.py` from the declarations in `training/algorithms/`,
+`training/simulators/kinds.py` and `training/settings/parts.py`; [training.md](training.md) is the guide. Every field
+is a flag of `nervecord train` or `nervecord distill`, a key of a study file ([sweep.md](sweep.md)), and an argument of
+`TrainConfig.of`. "resume" marks what `--resume` may change.
 """
 SAVES = {"always": "yes", "some": "MuJoCo's tasks, classic control, tasks with `get_state()`", "never": "no"}
 TITLES = {TaskConfig: "Task", NetworkConfig: "Network", RunConfig: "Run"}
 
 
-def reference() -> str:
-    """The document."""
+def document() -> str:
+    """docs/training-reference.md."""
     parts = [HEAD, "## Algorithms\n", *_algorithms(), "\n## Simulators\n", *_simulators()]
     for kind, title in TITLES.items():
         parts += [f"\n## {title}\n", *_fields(kind, set())]

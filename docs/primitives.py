@@ -1,4 +1,5 @@
-"""What becomes of each primitive of NIR on each target, as a document: docs/primitives.md."""
+"""Writes docs/primitives.md: what each target makes of each primitive of NIR. `pytest --update-golden` calls it, and a
+test holds the document to the targets."""
 
 from __future__ import annotations
 
@@ -29,12 +30,13 @@ from nervecord.compiler.ops import (
 )
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.target.protocol import TargetSpec
+from nervecord.targets.catalogue import load_specs
 
 DT = 1e-3
 ENDS = ("Input", "Output")
 HEAD = """# NIR primitives
 
-Written by `compiler/check/primitives.py`, which asks the readers, the definition and the rules of every target about
+Written by `docs/primitives.py`, which asks the readers, the definition and the rules of every target about
 the smallest network with each primitive; a test keeps it current. Every primitive of NIR 1.0.8 is read, verified and
 executed by the definition (the target `reference`, `nervecord simulate`); `tests/compiler/test_primitives.py` holds
 each against torch or its equation. A NIRGraph in a graph dissolves into its nodes.
@@ -44,9 +46,9 @@ nothing public says; `nervecord inspect` says of a whole network whether it fits
 """
 
 
-def primitives_doc(specs: Sequence[TargetSpec]) -> str:
+def document() -> str:
     """docs/primitives.md."""
-    graphs = _smallest()
+    graphs, specs = smallest(), load_specs()
     lines = [
         HEAD,
         "| primitive | read as | " + " | ".join(spec.name for spec in specs) + " |",
@@ -54,7 +56,7 @@ def primitives_doc(specs: Sequence[TargetSpec]) -> str:
     ]
     for name, reader in NIR_READERS.items():
         if name not in ENDS:
-            cells = " | ".join(_cell(graphs[name], name, spec) for spec in specs)
+            cells = " | ".join(cell(graphs[name], name, spec) for spec in specs)
             lines.append(f"| {name} | `{reader.__name__}` | {cells} |")
     lines += ["", *(f"- {spec.name}: {_runs_on(spec)}" for spec in specs)]
     return "\n".join(lines) + "\n"
@@ -64,7 +66,7 @@ def _runs_on(spec: TargetSpec) -> str:
     return f"{spec.title}; engines {', '.join(spec.engines)}" if spec.engines else f"{spec.title}; inspected only"
 
 
-def _cell(graph: Graph, name: str, spec: TargetSpec) -> str:
+def cell(graph: Graph, name: str, spec: TargetSpec) -> str:
     findings = case_findings(Case.of(graph, spec))
     if spec.engines:
         errors = ", ".join(dict.fromkeys(f.code for f in findings if f.severity == "error"))
@@ -73,7 +75,7 @@ def _cell(graph: Graph, name: str, spec: TargetSpec) -> str:
     return {None: "yes", "unknown": "unknown"}.get(severity, "no")
 
 
-def _smallest() -> dict[str, Graph]:
+def smallest() -> dict[str, Graph]:
     """NIR type -> input of spikes, the primitive between connections where it needs them, neurons, output."""
     flat, image = (6,), (2, 4, 4)
     kernel = np.full((2, 2, 3, 3), 0.25)
