@@ -312,16 +312,16 @@ class _Printer:
     def lines(self) -> list[str]:
         """See `equations`."""
         body = self.body
-        found = [
+        lines = [
             f"{self.names[place]} = {self._expression(place, top=True)}"
             for place in sorted(self.names)
             if body.nodes[place].arguments
         ]
         for name, place in body.kept.items():
             if self.names.get(place) != f"{name}'":
-                found.append(f"{name}' = {self._text(place)}")
+                lines.append(f"{name}' = {self._text(place)}")
         result = body.result
-        return [*found, f"y = {self.names[result] if result in self.names else self._expression(result, top=True)}"]
+        return [*lines, f"y = {self.names[result] if result in self.names else self._expression(result, top=True)}"]
 
     def _text(self, place: int) -> str:
         return self.names[place] if place in self.names else self._expression(place)
