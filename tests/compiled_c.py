@@ -49,18 +49,18 @@ def assert_same_blocks(case: Case, flags: tuple[str, ...] = QUICK) -> None:
     poison(state)
     poison(compiled.states)
     step = compiled.function("step_q")
-    form, steps = compiled.form, case.plan.schedule.steps
+    layout, steps = compiled.layout, case.plan.schedule.steps
     for start in range(0, len(next(iter(case.inputs.values()))), steps):
         block = {name: x[start : start + steps, None] for name, x in case.inputs.items()}
         wanted, values = machine.block(block)
-        x = np.append(entering(form, machine.entered, 1), np.full(beyond, BEYOND, dtype=np.int32))
-        outputs, left_over = (np.full(form.out_dim + beyond, BEYOND, dtype=np.int32) for _ in range(2))
+        x = np.append(entering(layout, machine.entered, 1), np.full(beyond, BEYOND, dtype=np.int32))
+        outputs, left_over = (np.full(layout.out_dim + beyond, BEYOND, dtype=np.int32) for _ in range(2))
         assert step(compiled.states.ctypes.data, x.ctypes.data, outputs.ctypes.data) == 0
         assert emitted(state.ctypes.data, x.ctypes.data, left_over.ctypes.data) == 0
-        assert (outputs[form.out_dim :] == BEYOND).all()
-        out, again = outputs[None, : form.out_dim], left_over[None, : form.out_dim]
+        assert (outputs[layout.out_dim :] == BEYOND).all()
+        out, again = outputs[None, : layout.out_dim], left_over[None, : layout.out_dim]
         compiled.after_block()
-        found = machine.after.leave(left(form, out))
+        found = machine.after.leave(left(layout, out))
         for name, rows in wanted.items():
             np.testing.assert_array_equal(found[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
         np.testing.assert_array_equal(out, again, err_msg=f"seed {case.seed}, {start}: emitted")

@@ -6,7 +6,7 @@ import numpy as np
 from graphs import LAVA, Case, chained, draw, expected
 
 from nervecord.compiler.ops import Array, BiasChannel, Dense, Neuron
-from nervecord.compiler.plan.host_steps import Before
+from nervecord.compiler.plan.host_steps import BeforeCore
 from nervecord.runtime.worker.parent import Worker
 from nervecord.targets.lava.network import LavaNetwork
 
@@ -15,7 +15,7 @@ Recorded = dict[str, Array]
 
 def entered(case: Case) -> Recorded:
     """Entry -> (steps, n): what enters the core over all blocks of a case."""
-    before, steps = Before(case.plan), case.plan.schedule.steps
+    before, steps = BeforeCore(case.plan), case.plan.schedule.steps
     length = len(next(iter(case.inputs.values())))
     blocks = [
         before.enter({name: x[start : start + steps, None] for name, x in case.inputs.items()}, np.int64)

@@ -426,7 +426,7 @@ def _prove(
         if link.name not in links:
             continue
         sent = Sent(source.low, source.high)
-        reach, passed = ranges.through(links[link.name], settings.arithmetic, settings.interval, sent)
+        reach, passed = ranges.propagate(links[link.name], settings.arithmetic, settings.interval, sent)
         product, entering = max(product, reach), entering + passed
     reached = neuron.reach(settings.arithmetic, settings.interval, entering)
     names = [link.origin[0] for link in population.links if link.rest_of is None]

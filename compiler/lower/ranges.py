@@ -238,7 +238,7 @@ def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, sent: dict[str, Sen
         total = Sent.nothing(math.prod(dense.in_shape))
         for tap in connection.taps:
             total = total + sent[tap.source]
-        reach, passed = through(dense, arithmetic, interval, total)
+        reach, passed = propagate(dense, arithmetic, interval, total)
         product, entering = max(product, reach), entering + passed
     reached = op.reach(arithmetic, interval, entering)
     if reached.sends is not None:
@@ -264,7 +264,7 @@ def _require_sent(op: Op, reached: Reached, sends: Sent) -> None:
         )
 
 
-def through(dense: Mantissas, arithmetic: Arithmetic, interval: int, entering: Sent) -> tuple[int, Sent]:
+def propagate(dense: Mantissas, arithmetic: Arithmetic, interval: int, entering: Sent) -> tuple[int, Sent]:
     """(largest |product| before the exponent, what it gives) of a connection.
 
     Where an exponent rounds down, a sum over steps loses less than one unit in each of them.

@@ -15,7 +15,7 @@ from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError
 
 
-class Before:
+class BeforeCore:
     """Host ops before the core, with the state of spike encoders.
 
     Args:
@@ -84,7 +84,7 @@ class Before:
         return entering
 
 
-class After:
+class AfterCore:
     """Host ops after the core; they have no state.
 
     Args:

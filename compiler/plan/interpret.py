@@ -18,7 +18,7 @@ from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import Array, Level, State
-from nervecord.compiler.plan.host_steps import After, Before, join, split
+from nervecord.compiler.plan.host_steps import AfterCore, BeforeCore, join, split
 from nervecord.compiler.plan.plan import Plan, Tap, plan
 from nervecord.compiler.plan.work import require_kept, require_runnable
 from nervecord.errors import GraphError, NervecordError
@@ -36,8 +36,8 @@ class Machine:
         self.plan = subject if isinstance(subject, Plan) else plan(subject)
         require_runnable(self.plan)
         self.graph = self.plan.graph
-        self.before = Before(self.plan)
-        self.after = After(self.plan)
+        self.before = BeforeCore(self.plan)
+        self.after = AfterCore(self.plan)
         self._make_steppers()
         self._clears_all = self.graph.level is Level.DISCRETE and self.plan.schedule.resets
         self._dtype: type = np.float64 if self.graph.level is Level.DISCRETE else np.int64

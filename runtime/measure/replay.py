@@ -14,7 +14,7 @@ import numpy as np
 
 from nervecord.compiler.body.evaluate import Evaluator
 from nervecord.compiler.ops import Array, Level, Op, State
-from nervecord.compiler.plan.host_steps import Before, split
+from nervecord.compiler.plan.host_steps import BeforeCore, split
 from nervecord.compiler.plan.plan import Plan, Step
 
 
@@ -47,7 +47,7 @@ class Replay:
         self.plan = plan
         self._steps = plan.schedule.steps
         self._dtype = np.float64 if plan.graph.level is Level.DISCRETE else np.int64
-        self._before = Before(plan)
+        self._before = BeforeCore(plan)
         self._populations = {unit.step.name for unit in plan.units}
         self._keeps = {name: source.keeps for name, source in plan.sources.items()}
         self.reset()

@@ -10,7 +10,7 @@ from nervecord.compiler.files.program import Program, describe, described_hashes
 from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.ops import PopulationEncode, Quantise, Rescale
 from nervecord.compiler.plan.plan import plan
-from nervecord.runtime.engines.c.layout import Link, limits
+from nervecord.runtime.engines.c.layout import LinkLayout, limits
 from nervecord.runtime.engines.c.names import quoted
 from nervecord.runtime.engines.c.source import Source, c_source
 from nervecord.targets.c.interface import STATUS, number, with_contract
@@ -143,7 +143,7 @@ endif()
 class Work:
     """Operations of a link per call, at most: every source spikes in every step."""
 
-    link: Link
+    link: LinkLayout
     times: int
 
     @property
@@ -156,20 +156,20 @@ def works(source: Source) -> list[Work]:
     """Of every connection of every population."""
     return [
         Work(link, 1 if link.held is not None else len(cell.useful))
-        for cell in source.form.cells
+        for cell in source.layout.cells
         for link in cell.links
     ]
 
 
 def updates(source: Source) -> int:
     """Neuron updates per call."""
-    return sum(cell.op.size * len(cell.useful) for cell in source.form.cells)
+    return sum(cell.op.size * len(cell.useful) for cell in source.layout.cells)
 
 
 def readme(program: Program, source: Source, vectors: int) -> str:
     """What firmware needs to know, and what it costs."""
     p, macro = source.prefix, source.prefix.upper()
-    plan, contract = source.form.plan, program.contract
+    plan, contract = source.layout.plan, program.contract
     lines = [
         f"# {p}: a spiking policy in C99" if contract is not None else f"# {p}: a spiking network in C99",
         "",
@@ -241,9 +241,9 @@ def _cost(source: Source) -> list[str]:
     ]
     for work in works(source):
         link = work.link
-        form = "rows, sparse" if link.start is not None else "matrix"
+        layout = "rows, sparse" if link.start is not None else "matrix"
         lines.append(
-            f"| {quoted(link.step.name)} | {link.stored} x {link.weight.kind} | {form} | {work.times} "
+            f"| {quoted(link.step.name)} | {link.stored} x {link.weight.kind} | {layout} | {work.times} "
             f"| {work.operations} |"
         )
     return lines
@@ -271,7 +271,7 @@ def _statuses(macro: str) -> list[str]:
 
 def _use(source: Source) -> list[str]:
     p, macro = source.prefix, source.prefix.upper()
-    if source.form.plan.contract is None:
+    if source.layout.plan.contract is None:
         return [
             "```c",
             f'#include "{p}.h"',
@@ -301,15 +301,15 @@ def _use(source: Source) -> list[str]:
 
 
 def _ends(source: Source) -> list[str]:
-    form, plan = source.form, source.form.plan
-    per = "one call" if form.in_rows == 1 else f"one of {form.in_rows} steps of a call, which follow one another"
+    layout, plan = source.layout, source.layout.plan
+    per = "one call" if layout.in_rows == 1 else f"one of {layout.in_rows} steps of a call, which follow one another"
     lines = [
         f"`{source.prefix}_step_q` takes and gives integers, for {per}; one after the other:",
         "",
         "| end | integers | range | what they are |",
         "|---|---|---|---|",
     ]
-    for entry, size in zip(form.entries, form.in_sizes, strict=True):
+    for entry, size in zip(layout.entries, layout.in_sizes, strict=True):
         low, high = limits(entry)
         op = entry.op
         what = "spikes" if op.spikes else "values"
@@ -318,9 +318,11 @@ def _ends(source: Source) -> list[str]:
         elif isinstance(op, Quantise):
             what = f"round(x * {op.scale:.17g})"
         lines.append(f"| in: {quoted(entry.name)} | {size} | {low}..{high} | {what} |")
-    for read, size in zip(plan.reads, form.out_sizes, strict=True):
+    for read, size in zip(plan.reads, layout.out_sizes, strict=True):
         op = plan.step(read.source).op
-        what = "membranes" if not op.spikes else ("spikes" if form.in_rows > 1 or read.first == read.last else "counts")
+        what = (
+            "membranes" if not op.spikes else ("spikes" if layout.in_rows > 1 or read.first == read.last else "counts")
+        )
         scaled = [s.op for s in plan.after if isinstance(s.op, Rescale) and s.taps[0].source == read.source]
         if scaled and plan.contract is None:
             what += f", each times {', '.join(f'{x:.17g}' for x in scaled[0].scale.ravel()[:8].tolist())}"

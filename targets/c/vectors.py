@@ -80,16 +80,16 @@ def _drawn(plan: Plan, name: str, count: int, rng: np.random.Generator) -> Array
 
 
 def _blocks(plan: Plan, source: Source, count: int, rng: np.random.Generator) -> Vectors:
-    form = source.form
+    layout = source.layout
     machine, reset = Machine(plan), count // 2
-    inputs = np.zeros((count, form.in_rows, sum(form.in_sizes)), dtype=np.int32)
+    inputs = np.zeros((count, layout.in_rows, sum(layout.in_sizes)), dtype=np.int32)
     at = 0
-    for entry, size in zip(form.entries, form.in_sizes, strict=True):
+    for entry, size in zip(layout.entries, layout.in_sizes, strict=True):
         low, high = limits(entry)
-        values = rng.integers(low, high, endpoint=True, size=(count, form.in_rows, size))
+        values = rng.integers(low, high, endpoint=True, size=(count, layout.in_rows, size))
         inputs[..., at : at + size] = np.where(rng.random(values.shape) < 0.5, values, 0)
         at += size
-    outputs = np.zeros((count, form.in_rows, sum(form.out_sizes)), dtype=np.int32)
+    outputs = np.zeros((count, layout.in_rows, sum(layout.out_sizes)), dtype=np.int32)
     for k in range(count):
         if k == reset:
             machine.reset()
@@ -104,10 +104,10 @@ def _blocks(plan: Plan, source: Source, count: int, rng: np.random.Generator) ->
 
 def _block(plan: Plan, source: Source, machine: Machine, rows: Array) -> Array:
     """One block of the core by definition: (rows, in) -> (rows, out) integers."""
-    form, window = source.form, plan.window
+    layout, window = source.layout, plan.window
     entered: dict[str, Array] = {}
     at = 0
-    for entry, size in zip(form.entries, form.in_sizes, strict=True):
+    for entry, size in zip(layout.entries, layout.in_sizes, strict=True):
         assert size == taken(entry)
         block = np.zeros((window, 1, entry.op.size), dtype=np.int64)
         steps = plan.schedule.steps
@@ -127,7 +127,7 @@ def _block(plan: Plan, source: Source, machine: Machine, rows: Array) -> Array:
 def vectors_text(vectors: Vectors, source: Source) -> str:
     """The header of recorded steps."""
     p, macro = source.prefix, source.prefix.upper()
-    floats = source.form.plan.contract is not None
+    floats = source.layout.plan.contract is not None
     what = "the bits of floats" if floats else "32 bit integers, negative ones as their complement"
     sizes = ("OBS_DIM", "ACT_DIM") if floats else ("IN_DIM", "OUT_DIM")
     return f"""\
@@ -163,7 +163,7 @@ def _table(values: Array) -> str:
 def selftest_text(source: Source) -> str:
     """The self-test: 0, the number of the first step that is not as recorded, or -1 where floats are contracted."""
     p, macro = source.prefix, source.prefix.upper()
-    floats = source.form.plan.contract is not None
+    floats = source.layout.plan.contract is not None
     kind, step = ("float", "step") if floats else ("int32_t", "step_q")
     sizes = ("OBS_DIM", "ACT_DIM") if floats else ("IN_DIM", "OUT_DIM")
     return f"""\

@@ -14,7 +14,7 @@ import numpy as np
 
 from nervecord.compiler.files.program import Program, describe, described_hashes
 from nervecord.compiler.ops import Array
-from nervecord.compiler.plan.host_steps import After, Before
+from nervecord.compiler.plan.host_steps import AfterCore, BeforeCore
 from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError, EngineError
 from nervecord.runtime.checks import check_inputs
@@ -173,7 +173,7 @@ class Board:
 
     def __init__(self, plan: Plan, port: Port, code: Microcode, identity: bytes) -> None:
         self.plan, self.port, self._code = plan, port, code
-        self._before, self._after = Before(plan), After(plan)
+        self._before, self._after = BeforeCore(plan), AfterCore(plan)
         self._host = Host(port, Protocol.of(Interface(code), identity))
         self._begun = 0
         self._lost = False

@@ -18,7 +18,7 @@ from nervecord.compiler.body.trace import Tracer
 from nervecord.compiler.ops import Array, HostOp, Level, Mantissas
 from nervecord.compiler.plan.plan import Entry, Plan
 from nervecord.errors import GraphError, InfeasibleError
-from nervecord.runtime.engines.c.layout import Cell, Link, Ring, bias_source, form, limits
+from nervecord.runtime.engines.c.layout import LinkLayout, PopulationLayout, Ring, bias_source, c_layout, limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def layout(plan: Plan) -> Layout:
         InfeasibleError: a range cannot be proved, or an op has no hardware; it is named.
     """
     _refuse(plan)
-    printed = form(plan)
+    printed = c_layout(plan)
     names = {identifier: name for name, identifier in printed.names.items()}
     populations = tuple(_population(plan, cell, names) for cell in printed.cells)
     rings = dict(printed.rings)
@@ -183,7 +183,7 @@ def _source(name: str, ring: Ring) -> Source:
     return Source(name, ring.width, ring.slots, ring.valued, ring.most)
 
 
-def _population(plan: Plan, cell: Cell, names: dict[str, str]) -> Population:
+def _population(plan: Plan, cell: PopulationLayout, names: dict[str, str]) -> Population:
     step = cell.unit.step
     equations = Equations(cell.equations.body, tuple((b.lowest, b.highest) for b in cell.equations.bounds))
     return Population(
@@ -197,7 +197,7 @@ def _population(plan: Plan, cell: Cell, names: dict[str, str]) -> Population:
     )
 
 
-def _connection(link: Link, names: dict[str, str]) -> Connection:
+def _connection(link: LinkLayout, names: dict[str, str]) -> Connection:
     if link.held is not None:
         taps: tuple[tuple[str, int], ...] = ((held_list(link.held), 0),)
     else:
@@ -214,7 +214,7 @@ def _connection(link: Link, names: dict[str, str]) -> Connection:
     )
 
 
-def _dense(link: Link) -> Array:
+def _dense(link: LinkLayout) -> Array:
     """Weights by source, those that are zero included."""
     if link.column is None or link.start is None:
         return link.weight.values.reshape(link.inputs, link.outputs)

@@ -10,7 +10,7 @@ import numpy as np
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array
-from nervecord.compiler.plan.host_steps import After, Before
+from nervecord.compiler.plan.host_steps import AfterCore, BeforeCore
 from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError
 from nervecord.runtime.checks import check_inputs
@@ -37,7 +37,7 @@ class Simulated:
     def __init__(self, made: Plan, batch: int = 1, *, lanes: int = 1) -> None:
         self.plan = made
         self.code = microcode(layout(made), lanes)
-        self.before, self.after = Before(made), After(made)
+        self.before, self.after = BeforeCore(made), AfterCore(made)
         self.cores: list[Simulation] = []
         self.past: list[int] = []
         self._tally = Tally(made)

@@ -10,7 +10,7 @@ import numpy as np
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array
-from nervecord.compiler.plan.host_steps import After, Before
+from nervecord.compiler.plan.host_steps import AfterCore, BeforeCore
 from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError
 from nervecord.runtime.checks import check_inputs
@@ -34,7 +34,7 @@ class Core:
         self.plan = plan
         self.full_trace = full_trace
         self.timeout = timeout
-        self._before, self._after = Before(plan), After(plan)
+        self._before, self._after = BeforeCore(plan), AfterCore(plan)
         self._last: dict[str, Array] = {}
         self._begun = 0
         self._tally = Tally(plan)

@@ -19,7 +19,7 @@ from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.ops.population import ONE
 from nervecord.compiler.plan.calibrate import calibrate
-from nervecord.compiler.plan.host_steps import Before, split
+from nervecord.compiler.plan.host_steps import BeforeCore, split
 from nervecord.compiler.plan.interpret import Machine
 from nervecord.compiler.plan.plan import plan
 
@@ -147,10 +147,10 @@ def test_a_policy_does_what_its_nodes_say(state: str) -> None:
 def test_state_of_the_accumulators() -> None:
     """Cleared for each action, or carried from action to action and cleared by copy."""
     rows = np.random.default_rng(0).normal(size=(3, 4))
-    plain = Before(plan(random_policy(sizes=(4, 5, 3), population=6)))
+    plain = BeforeCore(plan(random_policy(sizes=(4, 5, 3), population=6)))
     first = sent(plain, rows)
     assert np.array_equal(sent(plain, rows), first)
-    host = Before(plan(random_policy(sizes=(4, 5, 3), state="carried", population=6)))
+    host = BeforeCore(plan(random_policy(sizes=(4, 5, 3), state="carried", population=6)))
     host.reset(3)
     assert np.array_equal(sent(host, rows), first)
     later = sent(host, rows)
@@ -163,7 +163,7 @@ def test_state_of_the_accumulators() -> None:
     assert np.array_equal(sent(host, rows), first)
 
 
-def sent(host: Before, rows: np.ndarray) -> np.ndarray:
+def sent(host: BeforeCore, rows: np.ndarray) -> np.ndarray:
     """What enters the core in one action."""
     return host.enter(split(host.plan, rows))["encode"]
 

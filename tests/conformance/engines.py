@@ -282,7 +282,7 @@ def check(name: str, engine: str, case: str) -> None:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PopulationLayout:
     """What a target says of a case: the codes that speak against it, or none."""
 
     codes: tuple[str, ...] = dataclasses.field(default=())
@@ -292,5 +292,5 @@ class Cell:
         return "equal" if not self.codes else ", ".join(f"`{code}`" for code in self.codes)
 
 
-def cell(name: str, case: str) -> Cell:
-    return Cell(tuple(dict.fromkeys(finding.code for finding in against(name, case))))
+def cell(name: str, case: str) -> PopulationLayout:
+    return PopulationLayout(tuple(dict.fromkeys(finding.code for finding in against(name, case))))

@@ -162,8 +162,8 @@ def test_integers_out_of_range_change_nothing() -> None:
     source = c_source(plan(policy))
     step = load_library(source, flags=QUICK).policy_step_q
     step.argtypes = [ctypes.c_void_p] * 3
-    state, out = np.zeros(1, dtype=source.dtype), np.full(source.form.out_dim, 77, dtype=np.int32)
-    x = np.zeros(source.form.in_dim, dtype=np.int32)
+    state, out = np.zeros(1, dtype=source.dtype), np.full(source.layout.out_dim, 77, dtype=np.int32)
+    x = np.zeros(source.layout.in_dim, dtype=np.int32)
     x[3] = 1 << 20
     assert step(state.ctypes.data, x.ctypes.data, out.ctypes.data) == 2
     assert not state.view(np.uint8).any()

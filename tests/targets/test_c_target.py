@@ -336,7 +336,7 @@ def test_constant_memory_of_any_arithmetic() -> None:
     op = graph.nodes[name]
     assert isinstance(op, Dense)
     nodes = {**graph.nodes, name: op.replace(weight=weight, weight_exp=-3)}
-    link = c_source(plan(policy.replace(graph=graph.replace(nodes=nodes)))).form.links[name]
+    link = c_source(plan(policy.replace(graph=graph.replace(nodes=nodes)))).layout.links[name]
     assert link.weight.kind == "int8_t"
     assert link.exponent == -1
     assert np.array_equal(link.weight.values * 4, weight.T)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from nervecord.compiler.plan.plan import Entry, Read
 from nervecord.runtime.engines.c.constants import literal, unsigned
 from nervecord.runtime.engines.c.core import Core
-from nervecord.runtime.engines.c.layout import Cell, Link, bias_source, limits, taken
+from nervecord.runtime.engines.c.layout import LinkLayout, PopulationLayout, bias_source, limits, taken
 from nervecord.runtime.engines.c.names import quoted
 
 
 def block_text(core: Core) -> str:
     """The functions of what enters and of all populations, and `<prefix>_step_q`, with the helpers before them."""
-    cells = {cell.name: core.cell(cell) for cell in core.form.cells}
-    enters = [text for entry in core.form.entries for text in [_enter(core, entry)] if text]
+    cells = {cell.name: core.cell(cell) for cell in core.layout.cells}
+    enters = [text for entry in core.layout.entries for text in [_enter(core, entry)] if text]
     step = _step(core, cells)
     return "\n".join([*core.helpers.text.values(), *enters, *cells.values(), step])
 
@@ -23,16 +23,16 @@ def block_text(core: Core) -> str:
 
 def _enter(core: Core, entry: Entry) -> str:
     """The function that puts one step of an entry into its ring; empty where it has none."""
-    if entry.name not in core.form.rings:
+    if entry.name not in core.layout.rings:
         return ""
-    ring, name = core.form.rings[entry.name], core.form.names[entry.name]
+    ring, name = core.layout.rings[entry.name], core.layout.names[entry.name]
     slot = f"s->{name}_at" if ring.slots > 1 else "0"
     start = f"    {ring.place} *const list = s->{name}_list + {ring.width} * (size_t){slot};"
     lines = [start, "    size_t count = 0;"]
     n, constant = taken(entry), bias_source(entry)
     value = f"s->{name}_value[{ring.width} * (size_t){slot} + count] = ({ring.value})%s;"
-    if entry.name in core.form.pulses:
-        equations = core.form.pulses[entry.name]
+    if entry.name in core.layout.pulses:
+        equations = core.layout.pulses[entry.name]
         inner, spike = equations.lines("x[i]", core.prefix, core.helpers, result=True, before_spike=False)
         lines += [
             f"    for (size_t i = 0; i < {n}; i++) {{",
@@ -78,11 +78,11 @@ def _enter(core: Core, entry: Entry) -> str:
 
 def _check(core: Core) -> list[str]:
     """Lines that refuse what no range was proved for."""
-    form, lines = core.form, []
-    row, at = sum(form.in_sizes), 0
-    for entry, size in zip(form.entries, form.in_sizes, strict=True):
+    layout, lines = core.layout, []
+    row, at = sum(layout.in_sizes), 0
+    for entry, size in zip(layout.entries, layout.in_sizes, strict=True):
         low, high = limits(entry)
-        x = f"in[{f'{at} + i' if at else 'i'}]" if form.in_rows == 1 else f"in[{row} * r + {at} + i]"
+        x = f"in[{f'{at} + i' if at else 'i'}]" if layout.in_rows == 1 else f"in[{row} * r + {at} + i]"
         inner = [
             f"for (size_t i = 0; i < {size}; i++) {{",
             f"    if ({x} < {literal(low)} || {x} > {literal(high)}) {{",
@@ -90,8 +90,8 @@ def _check(core: Core) -> list[str]:
             "    }",
             "}",
         ]
-        if form.in_rows > 1:
-            inner = [f"for (size_t r = 0; r < {form.in_rows}; r++) {{", *(f"    {line}" for line in inner), "}"]
+        if layout.in_rows > 1:
+            inner = [f"for (size_t r = 0; r < {layout.in_rows}; r++) {{", *(f"    {line}" for line in inner), "}"]
         lines += inner
         at += size
     return lines
@@ -101,9 +101,9 @@ def _held(core: Core) -> list[str]:
     """Lines before the loop: what is held, and its products."""
     lines: list[str] = []
     at = 0
-    for entry, size in zip(core.form.entries, core.form.in_sizes, strict=True):
-        links = [link for link in core.form.links.values() if link.held == entry.name]
-        name, x = core.form.names[entry.name], f"in + {at}" if at else "in"
+    for entry, size in zip(core.layout.entries, core.layout.in_sizes, strict=True):
+        links = [link for link in core.layout.links.values() if link.held == entry.name]
+        name, x = core.layout.names[entry.name], f"in + {at}" if at else "in"
         if bias_source(entry) and links:
             lines += [
                 f"memcpy(s->{name}_sent, {x}, {size} * sizeof in[0]);",
@@ -112,10 +112,10 @@ def _held(core: Core) -> list[str]:
             x = f"s->{name}_sent"
         for link in links:
             lines += _product(core, link, x)
-        if entry.name in core.form.pulses and core.plan.schedule.resets:
-            states = core.form.pulses[entry.name].states
+        if entry.name in core.layout.pulses and core.plan.schedule.resets:
+            states = core.layout.pulses[entry.name].states
             lines += [f"memset(s->{name}_{state}, 0, sizeof s->{name}_{state});" for state in states]
-        if core.observed and entry.entering == "held" and entry.name not in core.form.rings:
+        if core.observed and entry.entering == "held" and entry.name not in core.layout.rings:
             steps = core.plan.schedule.steps
             lines += [
                 f"for (size_t i = 0; i < {entry.op.size}; i++) {{",
@@ -130,7 +130,7 @@ def _held(core: Core) -> list[str]:
     return lines
 
 
-def _product(core: Core, link: Link, x: str) -> list[str]:
+def _product(core: Core, link: LinkLayout, x: str) -> list[str]:
     """Lines that take the product of a held entry, once per block."""
     n, name = link.outputs, link.name
     lines = []
@@ -166,14 +166,14 @@ def _product(core: Core, link: Link, x: str) -> list[str]:
 
 def _entries(core: Core) -> list[str]:
     """Lines of a step that fill the rings of what enters."""
-    form, steps, window = core.form, core.plan.schedule.steps, core.plan.window
-    row, at, lines = sum(form.in_sizes), 0, []
+    layout, steps, window = core.layout, core.plan.schedule.steps, core.plan.window
+    row, at, lines = sum(layout.in_sizes), 0, []
     k = ", k" if core.observed else ""
-    for entry, size in zip(form.entries, form.in_sizes, strict=True):
-        if entry.name in form.rings:
-            name, ring = form.names[entry.name], form.rings[entry.name]
+    for entry, size in zip(layout.entries, layout.in_sizes, strict=True):
+        if entry.name in layout.rings:
+            name, ring = layout.names[entry.name], layout.rings[entry.name]
             x = f"in + {at}" if at else "in"
-            if form.in_rows > 1:
+            if layout.in_rows > 1:
                 x = f"in + {row} * (size_t)k{f' + {at}' if at else ''}"
             call = f"enter_{name}(s, {x}{k});"
             slot = f"s->{name}_at" if ring.slots > 1 else "0"
@@ -186,12 +186,12 @@ def _entries(core: Core) -> list[str]:
     return lines
 
 
-def _read(core: Core, read: Read, cell: Cell, at: int) -> list[str]:
+def _read(core: Core, read: Read, cell: PopulationLayout, at: int) -> list[str]:
     """Lines of a step that give what leaves."""
-    form, n = core.form, cell.op.size
-    row = sum(form.out_sizes)
+    layout, n = core.layout, cell.op.size
+    row = sum(layout.out_sizes)
     place = str(at)
-    if form.in_rows > 1:
+    if layout.in_rows > 1:
         place = f"{row} * (size_t)(k - {read.first}) + {at}" if read.first else f"{row} * (size_t)k + {at}"
     if cell.ring is None:
         lines = [f"memcpy(out + {place}, s->{cell.shown}, {n} * sizeof out[0]);"]
@@ -215,19 +215,19 @@ def _read(core: Core, read: Read, cell: Cell, at: int) -> list[str]:
 
 
 def _step(core: Core, cells: dict[str, str]) -> str:
-    form, plan, macro = core.form, core.plan, core.macro
+    layout, plan, macro = core.layout, core.plan, core.macro
     loop = _entries(core)
-    for cell in form.cells:
+    for cell in layout.cells:
         loop += core.call(cell, cells[cell.name])
         at = 0
-        for read, size in zip(plan.reads, form.out_sizes, strict=True):
+        for read, size in zip(plan.reads, layout.out_sizes, strict=True):
             if read.source == cell.unit.step.name:
                 loop += _read(core, read, cell, at)
             at += size
-    for ring in form.rings.values():
+    for ring in layout.rings.values():
         if ring.slots > 1:
             loop.append(f"s->{ring.name}_at = ({unsigned(ring.slots)})((s->{ring.name}_at + 1u) % {ring.slots}u);")
-    lines = [*_check(core), f"{core.helpers.clear()}(out, {form.out_dim});", *_held(core)]
+    lines = [*_check(core), f"{core.helpers.clear()}(out, {layout.out_dim});", *_held(core)]
     if plan.window > 1:
         lines += [f"for (unsigned k = 0; k < {macro}_WINDOW; k++) {{", *(f"    {line}" for line in loop), "}"]
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nervecord.runtime.engines.c.constants import Member, literal, unsigned
-from nervecord.runtime.engines.c.layout import Cell, Form, Link, Ring, bias_source, taken
+from nervecord.runtime.engines.c.layout import CLayout, LinkLayout, PopulationLayout, Ring, bias_source, taken
 from nervecord.runtime.engines.c.names import quoted
 from nervecord.runtime.engines.c.products import Products
 
@@ -16,9 +16,9 @@ class Core:
         observed: with members that keep what every source sent, for engines and tests.
     """
 
-    def __init__(self, form: Form, prefix: str, *, observed: bool) -> None:
-        self.form, self.prefix, self.observed = form, prefix, observed
-        self.plan = form.plan
+    def __init__(self, layout: CLayout, prefix: str, *, observed: bool) -> None:
+        self.layout, self.prefix, self.observed = layout, prefix, observed
+        self.plan = layout.plan
         self.helpers = Products()
         self.type = f"{prefix}_state_t"
         self.macro = prefix.upper()
@@ -28,30 +28,30 @@ class Core:
     def members(self) -> list[Member]:
         """Of the state, without those of the host's part."""
         result: list[Member] = []
-        held = {link.held for link in self.form.links.values() if link.held is not None}
-        for entry in self.form.entries:
-            name, op = self.form.names[entry.name], entry.op
-            if entry.name in self.form.pulses:
+        held = {link.held for link in self.layout.links.values() if link.held is not None}
+        for entry in self.layout.entries:
+            name, op = self.layout.names[entry.name], entry.op
+            if entry.name in self.layout.pulses:
                 result += [
                     Member(f"{name}_{state}", "int32_t", taken(entry), "state of an encoder of spikes")
-                    for state in self.form.pulses[entry.name].states
+                    for state in self.layout.pulses[entry.name].states
                 ]
             elif entry.name in held and bias_source(entry):
                 result.append(Member(f"{name}_sent", "int32_t", op.size, "what is held, and the bias source"))
-        for link in self.form.links.values():
+        for link in self.layout.links.values():
             if link.held is not None:
                 result.append(
                     Member(f"{link.name}_product", "int32_t", link.slots * link.outputs, "what a held input gives")
                 )
                 if link.slots > 1:
                     result.append(Member(f"{link.name}_at", unsigned(link.slots), 0, "the newest of them"))
-        for cell in self.form.cells:
+        for cell in self.layout.cells:
             n = cell.op.size
             result += [
                 Member(f"{cell.name}_{state}", "int32_t", n, STATES.get(state, "state"))
                 for state in cell.equations.states
             ]
-        for ring in self.form.rings.values():
+        for ring in self.layout.rings.values():
             result.append(Member(f"{ring.name}_list", ring.place, ring.slots * ring.width, "places of spikes"))
             result.append(Member(f"{ring.name}_count", ring.count, ring.slots, "how many"))
             if ring.valued:
@@ -64,17 +64,17 @@ class Core:
     def _scratch(self) -> list[Member]:
         """What a step works with; here, and not on the stack."""
         result = []
-        summed = [cell.op.size for cell in self.form.cells if self._summed(cell)]
+        summed = [cell.op.size for cell in self.layout.cells if self._summed(cell)]
         if summed:
             result.append(Member("sum", "int32_t", max(summed), "scratch: what enters a population"))
-        parts = [link for cell in self.form.cells for link in cell.links if self._apart(cell, link)]
+        parts = [link for cell in self.layout.cells for link in cell.links if self._apart(cell, link)]
         narrow = [link.outputs for link in parts if not link.wide]
-        wide = [link.outputs for link in self.form.links.values() if link.wide]
+        wide = [link.outputs for link in self.layout.links.values() if link.wide]
         if narrow:
             result.append(Member("part", "int32_t", max(narrow), "scratch: what one connection gives"))
         if wide:
             result.append(Member("total", "int64_t", max(wide), "scratch: sums of more than 32 bits"))
-        gathered = [link.inputs for link in self.form.links.values() if not (link.held or link.rows)]
+        gathered = [link.inputs for link in self.layout.links.values() if not (link.held or link.rows)]
         if gathered:
             result.append(Member("gathered", "int32_t", max(gathered), "scratch: values that enter a connection"))
         return result
@@ -82,24 +82,24 @@ class Core:
     def _observed(self) -> list[Member]:
         """What engines look at."""
         result = [Member("counted", "uint32_t", 0, "whether it is counted")]
-        for entry in self.form.entries:
-            name = self.form.names[entry.name]
+        for entry in self.layout.entries:
+            name = self.layout.names[entry.name]
             result.append(Member(f"{name}_given", "int32_t", self.plan.window * entry.op.size, "in each step"))
             result.append(Member(f"{name}_times", "int64_t", entry.op.size, "how often each sent"))
-        for cell in self.form.cells:
+        for cell in self.layout.cells:
             result.append(Member(f"{cell.name}_given", "int32_t", self.plan.window * cell.op.size, "in each step"))
             if cell.ring is not None:
                 result.append(Member(f"{cell.name}_times", "int64_t", cell.op.size, "how often each sent"))
                 result.append(Member(f"{cell.name}_spikes", "int64_t", 0, "spikes"))
         return result
 
-    def _summed(self, cell: Cell) -> bool:
+    def _summed(self, cell: PopulationLayout) -> bool:
         """Whether what enters is added up: all but the one product of what is held, where it always arrives."""
         if len(cell.links) != 1 or cell.links[0].held is None:
             return True
         return any(cell.links[0].when[k] is None for k in cell.useful)
 
-    def _apart(self, cell: Cell, link: Link) -> bool:
+    def _apart(self, cell: PopulationLayout, link: LinkLayout) -> bool:
         """Whether what a connection gives cannot be added up in `sum` itself."""
         if link.held is not None:
             return False
@@ -107,7 +107,7 @@ class Core:
 
     # ------------------------------------------------------------------------------------------------ connections
 
-    def add_product(self, link: Link, total: str, x: str) -> str:
+    def add_product(self, link: LinkLayout, total: str, x: str) -> str:
         name, weight = self.helpers.product(link), f"{self.prefix}_{link.name}"
         if link.start is not None:
             return f"{name}({total}, {weight}_weight, {weight}_column, {weight}_start, {x}, {link.inputs});"
@@ -118,7 +118,7 @@ class Core:
             return "0" if ring.slots == 1 else f"s->{ring.name}_at"
         return f"(s->{ring.name}_at + {ring.slots - delay}u) % {ring.slots}u"
 
-    def scaled(self, link: Link, term: str, *, wide: bool) -> str:
+    def scaled(self, link: LinkLayout, term: str, *, wide: bool) -> str:
         """A sum times 2^exponent, rounded down."""
         if link.each or link.exponent == 0:
             return term
@@ -126,7 +126,7 @@ class Core:
             return f"{term} * {literal(1 << link.exponent)}"
         return f"{self.helpers.shift(wide=wide)}({term}, {-link.exponent}u)"
 
-    def _run(self, link: Link, total: str) -> list[str]:
+    def _run(self, link: LinkLayout, total: str) -> list[str]:
         """Lines that add what a connection's rings give to `total`, which is cleared."""
         if link.rows:
             (ring,) = link.taps
@@ -150,8 +150,8 @@ class Core:
             ]
         return [*lines, self.add_product(link, total, "s->gathered")]
 
-    def _held(self, cell: Cell, link: Link, form: str, nothing: str) -> list[str]:
-        """Lines for each stretch of steps: `form` with the product for %s, or `nothing`."""
+    def _held(self, cell: PopulationLayout, link: LinkLayout, template: str, nothing: str) -> list[str]:
+        """Lines for each stretch of steps: `template` with the product for %s, or `nothing`."""
         stretches: list[tuple[int, int | None]] = []
         for k in cell.useful:
             if not stretches or stretches[-1][1] != link.when[k]:
@@ -165,7 +165,7 @@ class Core:
             result.append(
                 (
                     stretches[j + 1][0] if j + 1 < len(stretches) else None,
-                    nothing if back is None else form.replace("%s", place),
+                    nothing if back is None else template.replace("%s", place),
                 )
             )
         if len(result) == 1:
@@ -176,7 +176,7 @@ class Core:
             lines += [head, *(f"    {line}" for line in text.split("\n") if line)]
         return [*lines, "}"]
 
-    def _entering(self, cell: Cell) -> tuple[list[str], str, str]:
+    def _entering(self, cell: PopulationLayout) -> tuple[list[str], str, str]:
         """Lines that sum what enters, the array it stands in, and an element of it."""
         n = cell.op.size
         if len(cell.links) == 1 and cell.links[0].held is not None:
@@ -193,7 +193,7 @@ class Core:
             lines += ["{", *(f"    {line}" for line in self._added(cell, link)), "}"]
         return lines, "s->sum", "s->sum[i]"
 
-    def _added(self, cell: Cell, link: Link) -> list[str]:
+    def _added(self, cell: PopulationLayout, link: LinkLayout) -> list[str]:
         """Lines that add what a connection gives to `sum`."""
         n = link.outputs
         if link.held is not None:
@@ -214,7 +214,7 @@ class Core:
 
     # ------------------------------------------------------------------------------------------------ populations
 
-    def _update(self, cell: Cell, x: str) -> list[str]:
+    def _update(self, cell: PopulationLayout, x: str) -> list[str]:
         """Lines that update the state, and list what is sent."""
         n, ring, equations = cell.op.size, cell.ring, cell.equations
         fires = equations.fires_to_zero if ring is not None and not ring.valued else None
@@ -253,7 +253,7 @@ class Core:
             loop.append(f"        s->{ring.name}_value[{place}] = ({ring.value}){sends_name};")
         return [*head, *loop, "        count++;", "    }", "}", done]
 
-    def cell(self, cell: Cell) -> str:
+    def cell(self, cell: PopulationLayout) -> str:
         """The function of a population."""
         n = cell.op.size
         before, _, element = self._entering(cell)
@@ -275,7 +275,7 @@ class Core:
             f"static void cell_{cell.name}({arguments})\n{{\n{body}\n}}\n"
         )
 
-    def _look(self, cell: Cell) -> list[str]:
+    def _look(self, cell: PopulationLayout) -> list[str]:
         """Lines that keep what it gave."""
         n, buffer = cell.op.size, f"s->{cell.name}_given"
         if cell.ring is None:
@@ -296,7 +296,7 @@ class Core:
             "}",
         ]
 
-    def call(self, cell: Cell, text: str) -> list[str]:
+    def call(self, cell: PopulationLayout, text: str) -> list[str]:
         """The lines that call it in its useful steps; `text` is its function."""
         k = ", k" if "unsigned k" in text else ""
         call = f"cell_{cell.name}(s{k});"

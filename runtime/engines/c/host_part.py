@@ -15,7 +15,7 @@ from nervecord.compiler.plan.plan import Step
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.engines.c.constants import INT32, Table
 from nervecord.runtime.engines.c.doubles import Doubles, real
-from nervecord.runtime.engines.c.layout import Form, taken
+from nervecord.runtime.engines.c.layout import CLayout, taken
 from nervecord.runtime.session import neutral
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
@@ -31,14 +31,14 @@ class Host:
         InfeasibleError: an op has no form in C; it is named.
     """
 
-    def __init__(self, form: Form, prefix: str) -> None:
-        self.form, self.plan, self.prefix, self.macro = form, form.plan, prefix, prefix.upper()
+    def __init__(self, layout: CLayout, prefix: str) -> None:
+        self.layout, self.plan, self.prefix, self.macro = layout, layout.plan, prefix, prefix.upper()
         self.doubles = Doubles(prefix)
         assert self.plan.contract is not None
         self.contract = self.plan.contract
         self.steps = {step.name: step for step in (*self.plan.before, *self.plan.after)}
         self.fail_safe = self.doubles.table("failsafe", np.array(self.contract.fail_safe), "the action if in doubt")
-        self._encode = [line for entry in self.form.entries for line in self._entry(entry.name)]
+        self._encode = [line for entry in self.layout.entries for line in self._entry(entry.name)]
         self._decoders = [self._decoder(step) for step in self.plan.after if type(step.op).ROLE == "after"]
         self._refuse()
 
@@ -68,11 +68,11 @@ class Host:
 
     def _entry(self, name: str) -> list[str]:
         """Lines that fill the entry's part of `s->in`."""
-        form, entry = self.form, self.plan.entry(name)
+        layout, entry = self.layout, self.plan.entry(name)
         at = sum(
             size
-            for e, size in zip(form.entries, form.in_sizes, strict=True)
-            if form.entries.index(e) < form.entries.index(entry)
+            for e, size in zip(layout.entries, layout.in_sizes, strict=True)
+            if layout.entries.index(e) < layout.entries.index(entry)
         )
         step = self.steps[name]
         op = _host(step)
@@ -102,11 +102,11 @@ class Host:
         if op.spread > 1 or op.appended or op.PULSES:
             raise InfeasibleError(f"{op.kind} before another op has no form in C", where=step.name)
         lines, y = self._lines(step)
-        return [*lines, f"const double {self.form.names[step.name]}_y = {y};"]
+        return [*lines, f"const double {self.layout.names[step.name]}_y = {y};"]
 
     def _lines(self, step: Step, *, spread: int = 1) -> tuple[list[str], str]:
         """The lines of channel i of a step, and the expression of what it gives."""
-        op, name = _host(step), self.form.names[step.name]
+        op, name = _host(step), self.layout.names[step.name]
         if op.weights is not None or op.CHOOSES:
             raise InfeasibleError(f"{op.kind} before the core has no form in C", where=step.name)
         if isinstance(op, Input):
@@ -114,7 +114,7 @@ class Host:
             x = f"trusted ? (double)obs[{f'{at} + ' if at else ''}i] : {self._neutral(at, op.size)}"
             lines, y = self.doubles.lines(op.traced(), name, f"{name}_x", step.name)
             return ([], x) if y == f"{name}_x" else ([f"const double {name}_x = {x};", *lines], y)
-        terms = [f"{self.form.names[tap.source]}_y" for tap in step.taps]
+        terms = [f"{self.layout.names[tap.source]}_y" for tap in step.taps]
         x = terms[0] if len(terms) == 1 else f"({' + '.join(terms)})"
         return self.doubles.lines(op.traced(), name, x, step.name, spread=spread)
 
@@ -137,7 +137,7 @@ class Host:
         """What a decoder takes, element `index`, as a double."""
         places = {}
         at = 0
-        for read, size in zip(self.plan.reads, self.form.out_sizes, strict=True):
+        for read, size in zip(self.plan.reads, self.layout.out_sizes, strict=True):
             places[read.source] = at
             at += size
         terms = []
@@ -148,7 +148,7 @@ class Host:
 
     def _decoder(self, step: Step) -> str:
         """The function of a decoder: channel i of what it gives, or what it chooses."""
-        op, name = _host(step), self.form.names[step.name]
+        op, name = _host(step), self.layout.names[step.name]
         if op.spread > 1 or op.appended or op.PULSES:
             raise InfeasibleError(f"{op.kind} after the core has no form in C", where=step.name)
         head = f"static double decode_{name}(const int32_t *out{'' if op.CHOOSES else ', size_t i'})"
@@ -176,7 +176,7 @@ class Host:
         """Lines of the weighted sum i over values side by side, added in their order."""
         op, each = _host(step), weights.shape[1]
         _require_finite(op, weights, step.name, self._most(step))
-        table = self.doubles.table(f"{self.form.names[step.name]}_weights", weights, "by value that is read")
+        table = self.doubles.table(f"{self.layout.names[step.name]}_weights", weights, "by value that is read")
         at = f"{each} * i"
         lines = [f"double x = {table}[{at}] * {self._read(step, at)};"]
         if each > 1:
@@ -189,7 +189,7 @@ class Host:
 
     def _most(self, step: Step) -> int:
         """Largest count that a decoder takes."""
-        return self.plan.schedule.steps * self.form.arithmetic.spikes_per_step * len(step.taps)
+        return self.plan.schedule.steps * self.layout.arithmetic.spikes_per_step * len(step.taps)
 
     # ------------------------------------------------------------------------------------------------ a step
 
@@ -256,9 +256,9 @@ int {prefix}_step({prefix}_state_t *s, const float obs[{macro}_OBS_DIM], float a
             place = f"{at} + i" if at else "i"
             if any(_host(source).CHOOSES for source in sources):
                 (source,) = sources
-                lines.append(f"act[{at}] = (float)decode_{self.form.names[source.name]}(s->out);")
+                lines.append(f"act[{at}] = (float)decode_{self.layout.names[source.name]}(s->out);")
             else:
-                terms = " + ".join(f"decode_{self.form.names[source.name]}(s->out, i)" for source in sources)
+                terms = " + ".join(f"decode_{self.layout.names[source.name]}(s->out, i)" for source in sources)
                 cast = f"(float)({terms})" if len(sources) > 1 else f"(float){terms}"
                 lines += [f"for (size_t i = 0; i < {step.op.size}; i++) {{", f"    act[{place}] = {cast};", "}"]
             at += step.op.size

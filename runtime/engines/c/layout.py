@@ -60,7 +60,7 @@ class Ring:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Link:
+class LinkLayout:
     """A connection.
 
     Args:
@@ -115,7 +115,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cell:
+class PopulationLayout:
     """A population.
 
     Args:
@@ -127,7 +127,7 @@ class Cell:
 
     name: str
     unit: Unit
-    links: tuple[Link, ...]
+    links: tuple[LinkLayout, ...]
     ring: Ring | None
     equations: Equations
     useful: range
@@ -144,7 +144,7 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Form:
+class CLayout:
     """A plan in the form that is printed.
 
     Args:
@@ -156,8 +156,8 @@ class Form:
     names: dict[str, str]
     entries: tuple[Entry, ...]
     rings: dict[str, Ring]
-    links: dict[str, Link]
-    cells: tuple[Cell, ...]
+    links: dict[str, LinkLayout]
+    cells: tuple[PopulationLayout, ...]
     pulses: dict[str, Equations]
     tables: list[Table] = field(default_factory=list)
 
@@ -217,7 +217,7 @@ def _host(entry: Entry) -> HostOp:
     return entry.op
 
 
-def form(plan: Plan, *, whole: bool = False) -> Form:
+def c_layout(plan: Plan, *, whole: bool = False) -> CLayout:
     """How a plan is printed.
 
     Args:
@@ -228,10 +228,10 @@ def form(plan: Plan, *, whole: bool = False) -> Form:
         GraphError: it is not of integers.
         InfeasibleError: a range cannot be proved, or an op has no form in C; it is named.
     """
-    return _Former(plan, whole).made()
+    return _LayoutBuilder(plan, whole).made()
 
 
-class _Former:
+class _LayoutBuilder:
     """Makes the form of one plan."""
 
     def __init__(self, plan: Plan, whole: bool) -> None:
@@ -261,14 +261,14 @@ class _Former:
             if not (isinstance(step.op, Mantissas) or integer):
                 raise InfeasibleError(f"{step.op.kind} has no form in C", where=step.name)
 
-    def made(self) -> Form:
+    def made(self) -> CLayout:
         """The whole form."""
         plan = self.plan
         rings = self._rings()
         links = {step.name: self._link(step, rings) for step in plan.connections}
         cells = tuple(self._cell(unit, links, rings) for unit in self.units)
         pulses = {entry.name: self._pulses(entry) for entry in plan.entries if _host(entry).PULSES}
-        return Form(plan, self.names, plan.entries, rings, links, cells, pulses, self.tables)
+        return CLayout(plan, self.names, plan.entries, rings, links, cells, pulses, self.tables)
 
     def _pulses(self, entry: Entry) -> Equations:
         op = _host(entry)
@@ -301,7 +301,7 @@ class _Former:
 
     # ------------------------------------------------------------------------------------------------ links
 
-    def _link(self, step: Step, rings: dict[str, Ring]) -> Link:
+    def _link(self, step: Step, rings: dict[str, Ring]) -> LinkLayout:
         dense, name = step.op, self.names[step.name]
         assert isinstance(dense, Mantissas)
         each = self.arithmetic.shifts_each and dense.weight_exp < 0
@@ -319,7 +319,7 @@ class _Former:
         product = int(np.abs(weight).max(initial=0)) * reach
         when = self._when(dense.delay) if hoisted else ()
         stored, column, start = self._stored(name, weight, step.name)
-        return Link(
+        return LinkLayout(
             name=name,
             step=step,
             weight=stored,
@@ -361,12 +361,12 @@ class _Former:
 
     # ------------------------------------------------------------------------------------------------ cells
 
-    def _cell(self, unit: Unit, links: dict[str, Link], rings: dict[str, Ring]) -> Cell:
+    def _cell(self, unit: Unit, links: dict[str, LinkLayout], rings: dict[str, Ring]) -> PopulationLayout:
         step = unit.step
         proved = self.proved[step.name]
         equations = Equations(self.names[step.name], proved.folded, proved.bounds(proved.folded), step.name)
         self.tables += equations.tables.values()
-        return Cell(
+        return PopulationLayout(
             name=self.names[step.name],
             unit=unit,
             links=tuple(links[s.name] for s in unit.incoming),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nervecord.runtime.engines.c.layout import Link, Ring
+from nervecord.runtime.engines.c.layout import LinkLayout, Ring
 from nervecord.runtime.engines.c.routines import Helpers
 
 
@@ -22,7 +22,7 @@ class Products(Helpers):
 """,
         )
 
-    def rows(self, link: Link, ring: Ring) -> str:
+    def rows(self, link: LinkLayout, ring: Ring) -> str:
         """The sum of the rows that binary spikes name."""
         kind, place, total = link.weight.kind, ring.place, "int64_t" if link.wide else "int32_t"
         if link.column is not None and link.start is not None:
@@ -72,7 +72,7 @@ static KEPT_APART void {name}({total} *restrict sum, size_t n, const {kind} *res
 """,
         )
 
-    def product(self, link: Link) -> str:
+    def product(self, link: LinkLayout) -> str:
         """The product of values."""
         kind, total = link.weight.kind, "int64_t" if link.wide else "int32_t"
         cast = "(int64_t)" if link.wide else ""

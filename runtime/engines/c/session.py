@@ -18,11 +18,11 @@ from nervecord.compiler.blas import matmul
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array
-from nervecord.compiler.plan.host_steps import After, Before, split
+from nervecord.compiler.plan.host_steps import AfterCore, BeforeCore, split
 from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError, EngineError
 from nervecord.runtime.checks import check_inputs
-from nervecord.runtime.engines.c.layout import Form
+from nervecord.runtime.engines.c.layout import CLayout
 from nervecord.runtime.engines.c.library import FAST, load_library, open_shared
 from nervecord.runtime.engines.c.source import CODES, Source, c_source
 from nervecord.runtime.session import PolicySession, Traced
@@ -54,7 +54,7 @@ class Compiled:
     ) -> None:
         self.plan = plan
         self.source: Source = c_source(plan, observed=True)
-        self.form: Form = self.source.form
+        self.layout: CLayout = self.source.layout
         self.history = history
         self._dtype = self.source.dtype
         self._library = load_library(self.source, flags=flags) if library is None else open_shared(self.source, library)
@@ -63,7 +63,7 @@ class Compiled:
         for tap in (tap for step in plan.core for tap in step.taps):
             self._keeps[tap.source] = max(tap.lag, self._keeps.get(tap.source, 0))
         self._past: dict[str, float] = {}
-        self._before, self._after = Before(plan), After(plan)
+        self._before, self._after = BeforeCore(plan), AfterCore(plan)
         self.reset(batch)
 
     @property
@@ -154,11 +154,14 @@ class Compiled:
             self._sent[name] = np.concatenate([before[window:], sent])
 
     def _sources(self) -> list[str]:
-        return [*(entry.name for entry in self.form.entries), *(c.unit.step.name for c in self.form.cells if c.ring)]
+        return [
+            *(entry.name for entry in self.layout.entries),
+            *(c.unit.step.name for c in self.layout.cells if c.ring),
+        ]
 
     def given(self, name: str) -> Array:
         """What an entry or a population gave in the last block, (window, batch, n)."""
-        values = self.states[f"{self.form.names[name]}_given"]
+        values = self.states[f"{self.layout.names[name]}_given"]
         return values.reshape(self.batch, self.plan.window, -1).swapaxes(0, 1).astype(np.int64)
 
     def trace(self) -> dict[str, Array]:
@@ -169,9 +172,9 @@ class Compiled:
         values: dict[str, Array] = {}
         if not self._stepped:
             return values
-        window, arithmetic = self.plan.window, self.form.arithmetic
+        window, arithmetic = self.plan.window, self.layout.arithmetic
         for step in self.plan.core:
-            if step.name not in self.form.links:
+            if step.name not in self.layout.links:
                 values[step.name] = self.given(step.name)
             elif self.history:
                 starts = [(tap.source, self._keeps[tap.source] - tap.lag) for tap in step.taps]
@@ -185,27 +188,27 @@ class Compiled:
         """State of every core node, as `compiler.plan.interpret.Machine` names it."""
         result: dict[str, dict[str, Array]] = {}
         for step in self.plan.core:
-            keys = [] if step.name in self.form.links else list(step.op.state(1))
-            result[step.name] = {k: self.states[f"{self.form.names[step.name]}_{k}"].astype(np.int64) for k in keys}
+            keys = [] if step.name in self.layout.links else list(step.op.state(1))
+            result[step.name] = {k: self.states[f"{self.layout.names[step.name]}_{k}"].astype(np.int64) for k in keys}
         return result
 
     def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
         """One block, the host's part in numpy; see `runtime.machines.BlockMachine`."""
         check_inputs(self.plan, inputs)
-        words = entering(self.form, self._before.enter(inputs, np.int64), self.batch)
-        out = np.zeros((self.batch, self.form.out_dim), dtype=np.int32)
+        words = entering(self.layout, self._before.enter(inputs, np.int64), self.batch)
+        out = np.zeros((self.batch, self.layout.out_dim), dtype=np.int32)
         self.run(self.function("step_q"), words, out, active)
-        return self._after.leave(left(self.form, out))
+        return self._after.leave(left(self.layout, out))
 
     def tally(self) -> tuple[dict[str, float], dict[str, float]]:
         """Spikes of what spikes and events of every connection, since it was made."""
-        sending = [cell for cell in self.form.cells if cell.ring is not None]
+        sending = [cell for cell in self.layout.cells if cell.ring is not None]
         spikes = {cell.unit.step.name: float(self._counted(f"{cell.name}_spikes")) for cell in sending}
         events = {}
-        for name, link in self.form.links.items():
+        for name, link in self.layout.links.items():
             synapses = link.dense.synapses()
             assert synapses is not None
-            times = [self._counted(f"{self.form.names[tap.source]}_times") for tap in link.step.taps]
+            times = [self._counted(f"{self.layout.names[tap.source]}_times") for tap in link.step.taps]
             events[name] = float(sum(matmul(each, synapses.fan_out) for each in times))
         return spikes, events
 
@@ -281,28 +284,28 @@ class CStream(_Loaded, Traced, GraphStream):
         self._machine = Compiled(self.plan, batch, flags=flags)
 
 
-def entering(form: Form, entered: dict[str, Array], batch: int) -> Array:
+def entering(layout: CLayout, entered: dict[str, Array], batch: int) -> Array:
     """What `step_q` takes, (batch, in_dim) int32, of what enters the core in a block: entry -> (window, batch, ...).
 
     Of a population code that is the same in each of its steps: here only graphs without one are stepped.
     """
     rows = []
-    for entry, size in zip(form.entries, form.in_sizes, strict=True):
-        assert entry.name not in form.pulses
-        values = entered[entry.name][: form.in_rows].reshape(form.in_rows, batch, -1)
+    for entry, size in zip(layout.entries, layout.in_sizes, strict=True):
+        assert entry.name not in layout.pulses
+        values = entered[entry.name][: layout.in_rows].reshape(layout.in_rows, batch, -1)
         rows.append(values[..., :size])
     together = np.concatenate(rows, axis=2).swapaxes(0, 1)
     return np.ascontiguousarray(together.reshape(batch, -1), dtype=np.int32)
 
 
-def left(form: Form, out: Array) -> dict[str, Array]:
-    """What `step_q` gave, as `After.leave` takes it: core step -> (window, batch, n), of every read."""
+def left(layout: CLayout, out: Array) -> dict[str, Array]:
+    """What `step_q` gave, as `AfterCore.leave` takes it: core step -> (window, batch, n), of every read."""
     leaving, at = {}, 0
-    values = out.reshape(len(out), form.in_rows, -1).swapaxes(0, 1).astype(np.int64)
-    for read, size in zip(form.plan.reads, form.out_sizes, strict=True):
-        rows = np.zeros((form.plan.window, len(out), size), dtype=np.int64)
+    values = out.reshape(len(out), layout.in_rows, -1).swapaxes(0, 1).astype(np.int64)
+    for read, size in zip(layout.plan.reads, layout.out_sizes, strict=True):
+        rows = np.zeros((layout.plan.window, len(out), size), dtype=np.int64)
         # Where inputs are held it is the sum over the read, which is taken once more: it stands in its first step.
-        rows[read.first : read.first + form.in_rows] = values[..., at : at + size]
-        leaving[read.source] = rows.reshape(form.plan.window, len(out), *form.plan.step(read.source).op.out_shape)
+        rows[read.first : read.first + layout.in_rows] = values[..., at : at + size]
+        leaving[read.source] = rows.reshape(layout.plan.window, len(out), *layout.plan.step(read.source).op.out_shape)
         at += size
     return leaving

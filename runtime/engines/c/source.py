@@ -12,7 +12,7 @@ from nervecord.runtime.engines.c.block import block_text
 from nervecord.runtime.engines.c.constants import Member, Table, ordered, state_dtype
 from nervecord.runtime.engines.c.core import Core
 from nervecord.runtime.engines.c.host_part import Host
-from nervecord.runtime.engines.c.layout import Form, form
+from nervecord.runtime.engines.c.layout import CLayout, c_layout
 from nervecord.runtime.engines.c.names import checked_prefix, quoted
 
 PREFIX = "policy"
@@ -32,7 +32,7 @@ class Source:
         members: of the state, in order. tables: constants.
     """
 
-    form: Form
+    layout: CLayout
     prefix: str
     header: str
     source: str
@@ -81,7 +81,7 @@ def c_source(plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str 
         InfeasibleError: a range cannot be proved, an op has no form in C, or its state is too large; it is named.
     """
     checked_prefix(prefix)
-    layout = form(plan, whole=observed)
+    layout = c_layout(plan, whole=observed)
     core = Core(layout, prefix, observed=observed)
     members = core.members()
     host = None
@@ -105,7 +105,7 @@ def c_source(plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str 
     if host is not None:
         parts.append(host.text())
     return Source(
-        form=layout,
+        layout=layout,
         prefix=prefix,
         header=_header(layout, prefix, members, tables, version, model),
         source="\n".join(parts),
@@ -116,9 +116,9 @@ def c_source(plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str 
     )
 
 
-def _defines(form: Form, prefix: str, state: int, flash: int, version: str, model: str) -> list[str]:
+def _defines(layout: CLayout, prefix: str, state: int, flash: int, version: str, model: str) -> list[str]:
     """The macros of the header."""
-    macro, plan = prefix.upper(), form.plan
+    macro, plan = prefix.upper(), layout.plan
     assert plan.graph.dt is not None
     period = plan.graph.dt * plan.schedule.steps if plan.contract is None else plan.contract.control_period
     macros = [
@@ -132,8 +132,8 @@ def _defines(form: Form, prefix: str, state: int, flash: int, version: str, mode
             if plan.contract is not None
             else []
         ),
-        ("IN_DIM", form.in_dim, "integers that the core takes"),
-        ("OUT_DIM", form.out_dim, "integers that it gives"),
+        ("IN_DIM", layout.in_dim, "integers that the core takes"),
+        ("OUT_DIM", layout.out_dim, "integers that it gives"),
         ("STEPS", plan.schedule.steps, "steps of the core whose input is new, T"),
         ("WINDOW", plan.window, "steps of the core per call"),
         ("DT_US", max(1, round(period * 1e6)), "microseconds between two calls"),
@@ -144,11 +144,11 @@ def _defines(form: Form, prefix: str, state: int, flash: int, version: str, mode
     return [f"#define {macro}_{name} {value} /* {about} */" for name, value, about in macros]
 
 
-def _header(form: Form, prefix: str, members: list[Member], tables: list[Table], version: str, model: str) -> str:
-    macro, plan = prefix.upper(), form.plan
+def _header(layout: CLayout, prefix: str, members: list[Member], tables: list[Table], version: str, model: str) -> str:
+    macro, plan = prefix.upper(), layout.plan
     state = sum(member.bytes for member in members)
     flash = sum(table.bytes for table in tables)
-    defines = _defines(form, prefix, state, flash, version, model)
+    defines = _defines(layout, prefix, state, flash, version, model)
     step = f"""
 /* One action. An observation that is not finite gives the fail-safe action and {macro}_NOT_FINITE; the state is not
    spoilt by it. Returns {macro}_OK or another of the codes above, and always writes an action that can be taken. */

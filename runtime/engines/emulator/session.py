@@ -15,7 +15,7 @@ from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import Array, Level
-from nervecord.compiler.plan.host_steps import After, Before, join, split
+from nervecord.compiler.plan.host_steps import AfterCore, BeforeCore, join, split
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import GraphError, InfeasibleError, NervecordError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
@@ -64,8 +64,8 @@ class Emulator:
         assert self.graph.arithmetic is not None
         raise_on_errors(overflows(prove(self.plan), self.graph.arithmetic), InfeasibleError, where="emulator")
         self.packed = pack(self.plan, **form)
-        self.before = Before(self.plan)
-        self.after = After(self.plan)
+        self.before = BeforeCore(self.plan)
+        self.after = AfterCore(self.plan)
         # Spikes, synaptic events; actions, and those of observations and actions that were not finite.
         self.counters = np.zeros(len(self.packed.populations) + len(self.packed.connections) + 3, dtype=np.int64)
         self._held = [entry.name for entry in self.plan.entries if entry.entering == "held"]

@@ -19,7 +19,7 @@ DOUBLE = torch.float64
 State = dict[str, Tensor]
 
 
-class Before:
+class BeforeCore:
     """Host ops before the core, with the state of spike encoders; see `compiler.plan.host_steps.Before`.
 
     Args:
@@ -90,7 +90,7 @@ class Before:
         return entering
 
 
-class After:
+class AfterCore:
     """Host ops after the core; they have no state. See `compiler.plan.host_steps.After`.
 
     Args:

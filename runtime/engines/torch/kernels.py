@@ -33,7 +33,7 @@ PRODUCTS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class KernelContext:
     """What a kernel is made for.
 
     Args:
@@ -49,49 +49,49 @@ class Ground:
     proved: Proved | None = None
 
 
-def kernel(op: Op, ground: Ground) -> Kernel:
+def kernel(op: Op, context: KernelContext) -> Kernel:
     """An op's step.
 
     Raises:
         GraphError: there is none for this op.
     """
     if op.has_body:
-        body = folded(op.traced(ground.arithmetic)) if ground.proved is None else ground.proved.folded
-        return equations(body, ground.place, op.label)
+        body = folded(op.traced(context.arithmetic)) if context.proved is None else context.proved.folded
+        return equations(body, context.place, op.label)
     maker = KERNELS.get(type(op))
     if maker is None:
         raise GraphError(
             f"{op.kind} is not among what engine torch runs", where=op.label, hint="the definition runs every op"
         )
-    return maker(op, ground)
+    return maker(op, context)
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Connections, and what passes values on
 
 
-def _affine(op: Op, ground: Ground) -> Kernel:
+def _affine(op: Op, context: KernelContext) -> Kernel:
     assert isinstance(op, (Affine, SparseAffine))
-    weight = ground.place.tensor(op.weight.T).contiguous()
-    bias = None if op.bias is None else ground.place.tensor(op.bias)
+    weight = context.place.tensor(op.weight.T).contiguous()
+    bias = None if op.bias is None else context.place.tensor(op.bias)
     if bias is None:
         return lambda state, x: x @ weight
     return lambda state, x: x @ weight + bias
 
 
-def _conv(op: Op, ground: Ground) -> Kernel:
+def _conv(op: Op, context: KernelContext) -> Kernel:
     """As windows and one product, and not by a library of convolutions, whose own precision settings would count."""
     assert isinstance(op, Conv)
     axes = len(op.input_size)
-    weight = ground.place.tensor(op.weight.reshape(op.groups, -1, *op.weight.shape[1:]))
-    bias = None if op.bias is None else ground.place.tensor(op.bias.reshape(-1, *(1,) * axes))
+    weight = context.place.tensor(op.weight.reshape(op.groups, -1, *op.weight.shape[1:]))
+    bias = None if op.bias is None else context.place.tensor(op.bias.reshape(-1, *(1,) * axes))
     pads = [p for padding in reversed(op.padding) for p in (padding, padding)]
     reach = [d * (k - 1) + 1 for d, k in zip(op.dilation, op.weight.shape[2:], strict=True)]
     out, taps = "yz"[:axes], "vw"[:axes]
     equation = f"bgc{out}{taps},goc{taps}->bgo{out}"
     shape, groups, dilation = op.out_shape, op.groups, op.dilation
     indices = [
-        torch.arange(0, span, apart, device=ground.place.device) for span, apart in zip(reach, dilation, strict=True)
+        torch.arange(0, span, apart, device=context.place.device) for span, apart in zip(reach, dilation, strict=True)
     ]
 
     def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def _conv(op: Op, ground: Ground) -> Kernel:
     return run
 
 
-def _pool(op: Op, ground: Ground) -> Kernel:
+def _pool(op: Op, context: KernelContext) -> Kernel:
     assert isinstance(op, Pool)
     axes = len(op.kernel)
     pads = [p for padding in reversed(op.padding) for p in (padding, padding)]
@@ -130,11 +130,11 @@ def _pool(op: Op, ground: Ground) -> Kernel:
     return run
 
 
-def _delay_line(op: Op, ground: Ground) -> Kernel:
+def _delay_line(op: Op, context: KernelContext) -> Kernel:
     assert isinstance(op, DelayLine)
     length = op.kept
-    back = torch.as_tensor(length - (op.steps.ravel() - op.lag), device=ground.place.device)
-    each = torch.arange(op.size, device=ground.place.device)
+    back = torch.as_tensor(length - (op.steps.ravel() - op.lag), device=context.place.device)
+    each = torch.arange(op.size, device=context.place.device)
 
     def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
         if not length:
@@ -146,7 +146,7 @@ def _delay_line(op: Op, ground: Ground) -> Kernel:
     return run
 
 
-def _flatten(op: Op, ground: Ground) -> Kernel:
+def _flatten(op: Op, context: KernelContext) -> Kernel:
     shape = op.out_shape
     return lambda state, x: x.reshape(len(x), *shape)
 
@@ -159,14 +159,14 @@ def _shifted(total: Tensor, exponent: int) -> Tensor:
     return shifted if exponent > 0 else torch.floor(shifted)
 
 
-def _dense(op: Op, ground: Ground) -> Kernel:
+def _dense(op: Op, context: KernelContext) -> Kernel:
     assert isinstance(op, Mantissas)
-    assert ground.arithmetic is not None
+    assert context.arithmetic is not None
     exponent = op.weight_exp
-    weight = ground.place.tensor(op.weight.T).contiguous()
-    if not ground.arithmetic.shifts_each or exponent >= 0:
+    weight = context.place.tensor(op.weight.T).contiguous()
+    if not context.arithmetic.shifts_each or exponent >= 0:
         return lambda state, x: _shifted(x @ weight, exponent)
-    if not ground.graded:
+    if not context.graded:
         # Of a spike the product is the weight, so that the weights can be rounded instead.
         rounded = _shifted(weight, exponent)
         return lambda state, x: x @ rounded
@@ -182,8 +182,8 @@ def _dense(op: Op, ground: Ground) -> Kernel:
     return run
 
 
-KERNELS: dict[type[Op], Callable[[Op, Ground], Kernel]] = cast(
-    "dict[type[Op], Callable[[Op, Ground], Kernel]]",
+KERNELS: dict[type[Op], Callable[[Op, KernelContext], Kernel]] = cast(
+    "dict[type[Op], Callable[[Op, KernelContext], Kernel]]",
     {
         Affine: _affine,
         SparseAffine: _affine,

@@ -22,8 +22,8 @@ from nervecord.compiler.lower.ranges import Proved, overflows, prove_bodies
 from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.plan.plan import Plan, Step, Tap, plan
 from nervecord.errors import InfeasibleError
-from nervecord.runtime.engines.torch.host_steps import DOUBLE, After, Before
-from nervecord.runtime.engines.torch.kernels import Ground, Kernel, kernel
+from nervecord.runtime.engines.torch.host_steps import DOUBLE, AfterCore, BeforeCore
+from nervecord.runtime.engines.torch.kernels import Kernel, KernelContext, kernel
 from nervecord.runtime.engines.torch.place import place_of, require_exact_products
 from nervecord.runtime.engines.torch.tally import Tally
 
@@ -75,10 +75,12 @@ class BatchedMachine:
         arithmetic = self.graph.arithmetic if self.graph.level is Level.INTEGER else None
         graded = self.plan.graded
         self.kernels: dict[str, Kernel] = {
-            s.name: kernel(s.op, Ground(self.place, arithmetic, graded.get(s.name, True), self._proved.get(s.name)))
+            s.name: kernel(
+                s.op, KernelContext(self.place, arithmetic, graded.get(s.name, True), self._proved.get(s.name))
+            )
             for s in self.plan.core
         }
-        self.before, self.after = Before(self.plan, self.place), After(self.plan, self.place)
+        self.before, self.after = BeforeCore(self.plan, self.place), AfterCore(self.plan, self.place)
 
     # Kernels are functions and cannot be copied; the state of the host's encoders, which stands beside them, can.
     def __getstate__(self) -> dict[str, Any]:
