@@ -123,6 +123,7 @@ FORBIDDEN: dict[Pair, str] = {
     pair(("arithmetic.decay", "factor"), ("arithmetic.decay_rounding", "at-least-one")): FACTORS_KEEP,
     pair(("arithmetic.decay", "shift"), ("arithmetic.decay_rounding", "zero")): SHIFTS_LOSE,
     pair(("arithmetic.decay", "shift"), ("arithmetic.decay_rounding", "half-up")): SHIFTS_LOSE,
+    pair(("arithmetic.readout", "none"), ("read.spike", None)): "readout at read",
     pair(("arithmetic.reset", "zero"), ("arithmetic.spikes_per_step", 3)): "several spikes in a step need reset",
 }
 """What no network of integers can have -> the rule that says so, or how its words begin."""

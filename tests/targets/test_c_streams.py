@@ -176,7 +176,7 @@ def test_members_are_listed_a_few_times_however_many_rings_there_are(monkeypatch
     nodes["out"] = Output((size,))
     graph = Graph(Level.INTEGER, nodes, tuple(itertools.pairwise(nodes)), 1e-3, LAVA)
     source = c_source(plan(graph, STREAM))
-    assert len(source.form.rings) >= count
+    assert len(source.layout.rings) >= count
     assert len(calls) < 5
 
 
