@@ -173,19 +173,6 @@ def test_every_end_of_a_bound_of_floats(engine: str) -> None:
         assert_equal(run, opened(FLOATS[engine], run.plan), NEAR[engine])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("place", [("Affine", "delay"), ("DelayLine", "steps"), ("Spike", "refractory")], ids="-".join)
-@pytest.mark.parametrize("engine", FLOATS)
-def test_what_happens_after_the_longest_wait_of_floats(engine: str, place: tuple[str, str]) -> None:
-    graph = float_ends()[(*place, 1 << 16)]
-    assert isinstance(graph, Graph)
-    if (engine, place[0]) in LACKS:
-        pytest.skip("it is refused by its name")
-    run = run_of({"place": place}, graph, (1 << 16) + 200)
-    assert any(outputs["out"].any() for outputs in run.outputs[1 << 16 :])
-    assert_equal(run, opened(FLOATS[engine], run.plan), NEAR[engine])
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # The host
 
