@@ -295,13 +295,17 @@ class Scale(Op):
         return "Scale", {"scale": self.scale}
 
 
+AXES = -fields.MOST_AXES, fields.MOST_AXES - 1
+"""Numbers of axes."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Flatten(Op):
     """y = x with its axes start..end (of the shape without the batch) joined into one."""
 
     input_shape: Shape = fields.shape("shape of x")
-    start: int = fields.integer("first axis joined; negative ones count from the end", -64, 64)
-    end: int = fields.integer("last axis joined", -64, 64)
+    start: int = fields.integer("first axis joined; negative ones count from the end", *AXES)
+    end: int = fields.integer("last axis joined", *AXES)
 
     ROLE: ClassVar[Role] = "passing"
     LEVELS: ClassVar[frozenset[Level]] = FLOAT_LEVELS

@@ -27,6 +27,8 @@ LARGEST_INTEGER = 1 << 31
 """No scalar of a graph is as large; files that hold larger ones are refused."""
 LARGEST_AXIS = 1 << 26
 """No axis of a shape is longer."""
+MOST_AXES = 16
+"""No shape has more axes: windows over all but one of them, with the batch, are then an array of 32, numpy's most."""
 KEY = "declared"
 
 
@@ -151,6 +153,7 @@ def violations(value: object) -> Iterator[Violation]:
         match declared.kind:
             case "array":
                 yield from _array_values(name, declared, content)
+                yield from _axes(name, content.ndim)
                 if declared.symbols == ("...",):
                     if population is not None and content.shape != population:
                         yield "shape", f"{name} has shape {content.shape}, the population {population}", None, None
@@ -228,5 +231,11 @@ def _sizes(name: str, declared: Declared, content: object) -> Iterator[Violation
     if not isinstance(content, tuple) or not all(type(k) is int for k in content) or len(content) < declared.least:
         yield "shape", f"{name} is {content!r}, at least {declared.least} whole numbers are needed", None, None
         return
+    yield from _axes(name, len(content))
     for size in content:
         yield from _between(name, size, declared)
+
+
+def _axes(name: str, count: int) -> Iterator[Violation]:
+    if count > MOST_AXES:
+        yield "shape", f"{name} has too many axes", count, MOST_AXES

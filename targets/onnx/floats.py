@@ -88,13 +88,14 @@ class Floats:
     def _pool(self, op: Pool, x: Value) -> Value:
         builder = self.builder
         shaped = builder.reshaped(self._standing(x, math.prod(op.in_shape)), builder.batch, *op.in_shape)
+        pads = [*op.padding, *op.padding]
+        if any(pad >= size for pad, size in zip(op.padding, op.kernel, strict=True)):
+            # A runtime may refuse windows that hold nothing but padding; zeros that stand there already are input.
+            edges = [0, 0, *op.padding]
+            shaped = builder.op("Pad", shaped, builder.constant(np.array([*edges, *edges], dtype=np.int64)))
+            pads = [0] * len(pads)
         result = builder.op(
-            "AveragePool",
-            shaped,
-            kernel_shape=list(op.kernel),
-            strides=list(op.stride),
-            pads=[*op.padding, *op.padding],
-            count_include_pad=1,
+            "AveragePool", shaped, kernel_shape=list(op.kernel), strides=list(op.stride), pads=pads, count_include_pad=1
         )
         match op.mode:
             case "sum":

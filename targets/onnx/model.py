@@ -37,6 +37,8 @@ MOST_STEPS = 50_000
 """Core ops times T that are unrolled."""
 EXACT = 1 << 24
 """Whole numbers up to it are exact in float32, in which state travels."""
+LARGEST_ACTION = float(np.finfo(np.float32).max)
+"""Beyond it a float32 is infinite."""
 HALF = 16
 """Bits of the lower of two columns that a wider state takes."""
 TRACE = "trace:"
@@ -125,6 +127,15 @@ def check_ops(plan: Plan) -> None:
         for name in (*plan.graph.inputs, *plan.graph.outputs):
             if name in ("h_in", "h_out"):
                 raise InfeasibleError("has the name of the state in an ONNX file", where=name, hint="rename it")
+    else:
+        limits = (plan.contract.action.low or (), plan.contract.action.high or (), plan.contract.fail_safe)
+        most = float(np.abs(np.concatenate(limits)).max(initial=0))
+        if most > LARGEST_ACTION:
+            raise InfeasibleError(
+                f"may give an action of {most:.3g}, and float32 holds {LARGEST_ACTION:.3g}",
+                where="contract",
+                hint="give the action narrower limits, or larger units",
+            )
     unrolled = len(plan.core) * plan.schedule.steps
     if unrolled > MOST_STEPS:
         raise InfeasibleError(

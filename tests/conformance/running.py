@@ -50,6 +50,9 @@ INTEGERS: Streams = {
     "c": lambda made: CStream(made, flags=QUICK),
 }
 FLOATS: Streams = {"torch": torch_stream, "onnx": OnnxStream}
+NEAR = {"torch": 1e-9, "onnx": 1e-4}
+"""What float64 and float32 leave between the definition's values and theirs; no spike may differ, as no membrane here
+is as near to its threshold."""
 POLICIES: Mapping[str, Callable[[Policy, int], Any]] = {
     "emulator": EmulatorSession,
     "emulator, host apart": lambda made, batch: EmulatorSession(made, batch, fuse=False),
@@ -111,7 +114,7 @@ def _blocks(graph: Graph, steps: int, count: int) -> Iterator[dict[str, Array]]:
             if op.spikes:
                 block[name] = (rng.random(shape) < (1.0 if k in high else 0.0 if k in low else 0.5)).astype(np.float64)
                 continue
-            most = 3.0 if op.limit is None else op.limit + 1
+            most = 3.0 if op.limit is None else min(op.limit + 1, LARGEST)
             x = rng.uniform(-most, most, size=shape).astype(np.float32).astype(np.float64)
             x = np.trunc(x) if whole else x
             block[name] = np.full(shape, most) if k in high else np.full(shape, -most) if k in low else x

@@ -151,7 +151,7 @@ def with_values(piece: Any, path: str, row: Row) -> Any:
     changes: dict[str, Any] = {}
     for name, declared in fields.declarations(type(piece)):
         at, value = f"{path}.{name}", getattr(piece, name)
-        if at in row and row[at] != GIVEN:
+        if at in row and row[at] is not GIVEN:
             changes[name] = row[at]
         elif declared.kind == "part" and value is not None:
             changes[name] = with_values(value, at, row)

@@ -15,6 +15,7 @@ from conformance.pairs import Pair, Row, covering
 from conformance.running import (
     FLOATS,
     INTEGERS,
+    NEAR,
     POLICIES,
     TIES,
     Actions,
@@ -177,11 +178,6 @@ def float_runs() -> list[Run]:
     rows, forbidden = covering(float_factors(), float_problems, shown)
     assert forbidden == {}
     return [run_of(row, float_graph(row), 10) for row in rows]
-
-
-NEAR = {"torch": 1e-9, "onnx": 1e-4}
-"""What float64 and float32 leave between the definition's values and theirs; no spike may differ, as no membrane here
-is as near to its threshold."""
 
 
 @every_row
