@@ -164,7 +164,7 @@ def test_float_policies(carried: bool, precision: str) -> None:
     for seed in range(3):
         policy = random_dag(seed, carried=carried, recurrent=carried)
         assert policy.recorded is not None
-        rows = policy.recorded[:30].reshape(10, 3, -1)
+        rows = policy.recorded[:24].reshape(8, 3, -1)
         engine, plain = BatchedSession(policy, 3, precision=precision), MachineSession(policy, batch=3)
         found = engine.agreement(rows)
         assert found.agrees, found
@@ -182,7 +182,7 @@ def test_float_policies_with_codes_and_choices(population: int, output_populatio
     policy = random_policy(4, population=population, output_population=output_population, choices=choices)
     assert policy.recorded is not None
     engine, plain = BatchedSession(policy, 8), MachineSession(policy, batch=8)
-    for row in policy.recorded.reshape(8, 8, -1):
+    for row in policy.recorded.reshape(8, 3, -1):
         np.testing.assert_allclose(engine.step(row), plain.step(row), atol=1e-9)
         np.testing.assert_array_equal(engine.trace()["lif1"], plain.trace()["lif1"])
     assert engine.counts == plain.counts
