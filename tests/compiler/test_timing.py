@@ -227,7 +227,7 @@ def test_time_grows_with_the_size_of_a_graph(kind: str) -> None:
         start = time.process_time()
         found = findings_of(graph, LAVA)
         seconds[count] = time.process_time() - start
-    assert seconds[1000] < 35 * seconds[100]
+    assert seconds[1000] < 22 * seconds[100]
     assert "loop-delay" not in {finding.code for finding in found}
     assert kind == "random" or Topology.of(graph).depth == (1000 if kind == "chain" else 0)
 
