@@ -164,7 +164,7 @@ def test_float_policies(carried: bool, precision: str) -> None:
     for seed in range(3):
         policy = random_dag(seed, carried=carried, recurrent=carried)
         assert policy.recorded is not None
-        rows = policy.recorded[:30].reshape(10, 3, -1)
+        rows = policy.recorded[:24].reshape(8, 3, -1)
         engine, plain = BatchedSession(policy, 3, precision=precision), MachineSession(policy, batch=3)
         found = engine.agreement(rows)
         assert found.agrees, found
