@@ -341,8 +341,8 @@ def test_targets(nervecord_cli: Any) -> None:
 
 def test_one_target_with_its_sources(nervecord_cli: Any) -> None:
     lava = nervecord_cli("targets", "lava").out
-    assert re.search(r"--weight-bits .* from 2 to 8  8\n", lava)
-    assert re.search(r"--weight-slices .* from 1 to 2  1\n", lava)
+    assert re.search(r"--weight-bits .* from 2 to 8  8\b", lava)
+    assert re.search(r"--weight-slices .* from 1 to 2  1\b", lava)
     text = nervecord_cli("targets", "loihi1").out
     assert text.startswith("loihi1: ")
     (data,) = nervecord_cli("targets", "loihi1", "--json").json["targets"]

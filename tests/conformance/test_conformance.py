@@ -289,7 +289,7 @@ def test_an_inputs_limit_in_integers(name: str, engine: str, schedule: Schedule,
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=integers(spec))
     program = Program(spec.name, graph, schedule=schedule)
     if engine == "onnxruntime" and schedule.held:
-        with pytest.raises(InfeasibleError, match="schedule: "):
+        with pytest.raises(InfeasibleError, match=r"^schedule: .*input"):
             opened(name, engine, program)
         return
     assert_same_rows(name, engine, program, np.random.default_rng(2).normal(size=(40, 3)).astype(np.float32) * 4)

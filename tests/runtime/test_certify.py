@@ -46,7 +46,7 @@ def test_it_plays_until_the_interval_is_narrow() -> None:
         ZOO / "policy.nir",
         progress=lambda *row: seen.append(row),
         most=100,
-        wrappers=("TimeLimit:100",),
+        wrappers=("TimeLimit:40",),
     )
     assert found.verdict == "holds"
     assert (found.environment, len(found.floating), found.observations) == ("CartPole-v1", LEAST, 2048)

@@ -119,7 +119,7 @@ def test_one_changed_neuron_is_named(state: str, step: int) -> None:
 
 
 def test_spikes_next_to_the_threshold_are_told_apart() -> None:
-    policy = random_policy()
+    policy = random_policy(recorded=64)
     hidden = policy.graph.nodes["lif1"]
     assert isinstance(hidden, Neuron)
     assert isinstance(hidden.spike, Spike)

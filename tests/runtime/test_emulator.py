@@ -19,7 +19,7 @@ from examples import examples, some
 from graphs import LAVA, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policies import random_policy, with_node
+from policies import RECORDED, random_policy, with_node
 
 from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.graph.policy import Policy
@@ -271,18 +271,18 @@ def test_one_session_in_two_threads_gives_each_its_own_actions() -> None:
 
     def drive(order: range) -> None:
         assert policy.recorded is not None
-        rows = [policy.recorded[k % 64] for k in order]
+        rows = [policy.recorded[k % RECORDED] for k in order]
         wrong.extend(
-            k for k, row in zip(order, rows, strict=True) if not np.array_equal(session.step(row), wanted[k % 64])
+            k for k, row in zip(order, rows, strict=True) if not np.array_equal(session.step(row), wanted[k % RECORDED])
         )
 
-    threads = [threading.Thread(target=drive, args=(range(start, start + 1500),)) for start in (0, 31)]
+    threads = [threading.Thread(target=drive, args=(range(start, start + 1500),)) for start in (0, 11)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not wrong
-    assert session.counts.actions == 64 + 3000
+    assert session.counts.actions == RECORDED + 3000
 
 
 def test_a_copy_goes_on_from_the_same_state() -> None:

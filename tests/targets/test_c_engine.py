@@ -8,6 +8,7 @@ import dataclasses
 import pickle
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import sigma_delta_nets
 from compiled_c import QUICK, Emitted, assert_same_actions, assert_same_blocks, single
 from emulated import observations_of, policy_of, random_arithmetic
-from examples import examples, some
+from examples import ALL, examples, some
 from graphs import LAVA, Case, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,9 +42,10 @@ from nervecord.compiler.ops import (
 )
 from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.compiler.plan.plan import plan
-from nervecord.errors import ContractError, InfeasibleError, MissingDependencyError, NervecordError
+from nervecord.errors import ContractError, EngineError, InfeasibleError, MissingDependencyError, NervecordError
 from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.checks import MOST_COPIES
+from nervecord.runtime.engines.c import library
 from nervecord.runtime.engines.c.library import load_library
 from nervecord.runtime.engines.c.session import CSession, CStream
 from nervecord.runtime.engines.c.source import c_source
@@ -194,6 +196,21 @@ def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", '"gcc')
     with pytest.raises(MissingDependencyError, match="variable CC"):
         CSession(policy)
+
+
+@pytest.mark.parametrize("flags", [pytest.param(library.FAST, marks=pytest.mark.optimised), ("-O1",)])
+def test_the_flags_that_it_is_built_with(flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's, where a test is marked so; others are built more quickly (tests/conftest.py)."""
+    used: list[tuple[str, ...]] = []
+
+    def build(*arguments: Any) -> Path:
+        used.append(arguments[-1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(library, "build", build)
+    with pytest.raises(EngineError):
+        CSession(compiled(random_policy(9, sizes=(4, 5, 2))))
+    assert used == [library.FAST if ALL else flags]
 
 
 def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

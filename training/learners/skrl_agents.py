@@ -113,8 +113,10 @@ class SkrlLearner:
         self.agent = agent(models=models, memory=self.memory, cfg=_cfg(settings, len(low), self.device), **spaces)
         self.agent.init()
         self.agent.enable_training_mode(True)
-        # SAC tracks its losses where it is to write them, and it is to write them here at no time step.
-        self.agent.write_interval = NEVER
+        if settings.name == "sac":
+            # skrl's SAC reports its losses only to a writer. An interval in its configuration would open an event file
+            # beside the run folder's; this one is set once, here, and no time step comes to it.
+            self.agent.write_interval = NEVER
         self.step, self.total = 0, 1
         """Steps of the environments together, so far and in all: skrl's time."""
         self.stored, self.seconds = 0, 0.0
