@@ -9,17 +9,17 @@ import pytest
 from nervecord.errors import NervecordError
 from nervecord.training.settings.config import MOST_WEIGHTS, TrainConfig
 
-BROAD = 1 << 13
+BROAD = 1 << 12
 
 
 @pytest.mark.parametrize(
     ("where", "fields"),
     [
-        ("--layers", {"layers": (BROAD, BROAD + 1)}),
+        ("--layers", {"layers": (BROAD, 2 * BROAD + 1)}),
         ("--layers", {"layers": (BROAD, 1, BROAD + 1), "recurrent": True, "state": "carried", "delays": True}),
         ("--layers", {"layers": (BROAD, BROAD // 2) * 400}),
         ("--critic", {"critic": (100_000, 100_000)}),
-        ("--hidden", {"algorithm": "td7", "env": "Pendulum-v1", "hidden": BROAD}),
+        ("--hidden", {"algorithm": "td7", "env": "Pendulum-v1", "hidden": 2 * BROAD}),
         ("--hidden", {"algorithm": "td7", "env": "Pendulum-v1", "embedding": 1 << 20}),
     ],
 )
@@ -31,7 +31,7 @@ def test_more_weights_than_memory_are_refused(where: str, fields: dict[str, Any]
 
 
 def test_as_many_as_memory_takes_are_a_configuration() -> None:
-    assert TrainConfig.of(layers=(BROAD, BROAD)).network.layers == (BROAD, BROAD)
+    assert TrainConfig.of(layers=(BROAD, 2 * BROAD)).network.layers == (BROAD, 2 * BROAD)
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ from nervecord.training.fields import Part, flag_name, lapsed
 from nervecord.training.settings.parts import NetworkConfig, RunConfig, TaskConfig
 from nervecord.training.settings.presets import PRESETS
 
-MOST_WEIGHTS = 1 << 26
-"""Between the hidden layers of a network, and in each matrix: a gigabyte with gradients and what Adam keeps."""
+MOST_WEIGHTS = 1 << 25
+"""Between the hidden layers of a network, and in each matrix: half a gigabyte with gradients and what Adam keeps."""
 
 
 @dataclass(frozen=True)
