@@ -116,8 +116,9 @@ def made_folder(path: str | os.PathLike[str]) -> Path:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "too many folders in folders" if isinstance(error, RecursionError) else error
+        reason = getattr(error, "strerror", None) or reason
         raise NervecordError(f"cannot be made: {reason}", where=escaped(os.fspath(path))) from None
     return folder
 

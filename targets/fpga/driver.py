@@ -3,11 +3,13 @@ board; untested on silicon."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import select
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,7 +18,7 @@ from nervecord.compiler.files.program import Program, describe, described_hashes
 from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.host_steps import AfterCore, BeforeCore
 from nervecord.compiler.plan.plan import Plan
-from nervecord.errors import ContractError, EngineError
+from nervecord.errors import ContractError, EngineError, escaped
 from nervecord.runtime.checks import check_inputs
 from nervecord.runtime.session import PolicySession
 from nervecord.targets.fpga.instructions import Microcode
@@ -30,6 +32,8 @@ NAME = "fpga"
 BAUD = termios.B1000000
 SECONDS = 1.0
 """After which a board that says nothing is dead."""
+ENDLESS = 10
+"""Times as long: after which a board that says something unasked is."""
 
 
 def identity(program: Program, lanes: int) -> bytes:
@@ -51,7 +55,11 @@ class Port:
     def __init__(self, path: str | os.PathLike[str], patience: float = SECONDS) -> None:
         self.path, self.patience = os.fspath(path), patience
         try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_NOCTTY)
+            # Without waiting for a carrier, as a modem's line would have one do.
+            self._file = os.open(self.path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        except (OSError, ValueError) as error:
+            raise self._unopened(error) from None
+        try:
             raw = termios.tcgetattr(self._file)
             raw[0] = raw[1] = raw[3] = 0
             raw[2] = termios.CS8 | termios.CREAD | termios.CLOCAL
@@ -60,37 +68,83 @@ class Port:
             termios.tcsetattr(self._file, termios.TCSANOW, raw)
             termios.tcflush(self._file, termios.TCIOFLUSH)
         except (OSError, termios.error) as error:
-            raise EngineError(f"cannot be opened: {error}", where=self.path, hint="is the board plugged in?") from None
+            self.close()
+            raise self._unopened(error) from None
+
+    def _unopened(self, error: Exception) -> EngineError:
+        return EngineError(
+            f"cannot be opened: {error.args[-1]}", where=escaped(self.path), hint="is the board plugged in?"
+        )
 
     def write(self, data: bytes) -> None:
-        """Send all of it."""
-        while data:
-            data = data[os.write(self._file, data) :]
+        """Send all of it.
+
+        Raises:
+            EngineError: the board takes nothing, or is unplugged.
+        """
+        left, until = data, time.monotonic() + self.patience
+        while left:
+            if not self._ready(until, write=True):
+                raise EngineError(
+                    f"the board took {len(data) - len(left)} of {len(data)} bytes within {self.patience:g} s",
+                    where=self.path,
+                )
+            with self._plugged():
+                left, until = left[os.write(self._file, left) :], time.monotonic() + self.patience
 
     def read(self, count: int) -> bytes:
         """So many bytes.
 
         Raises:
-            EngineError: the board says nothing.
+            EngineError: the board says nothing, or is unplugged.
         """
         found, until = b"", time.monotonic() + self.patience
         while len(found) < count:
-            left = until - time.monotonic()
-            if left <= 0 or not select.select([self._file], [], [], left)[0]:
+            if not self._ready(until):
                 raise EngineError(
                     f"the board sent {len(found)} of {count} bytes within {self.patience:g} s",
                     where=self.path,
                     hint="is the bitstream of this program loaded?",
                 )
-            more = os.read(self._file, count - len(found))
-            if more:
-                found, until = found + more, time.monotonic() + self.patience
+            found, until = found + self._received(count - len(found)), time.monotonic() + self.patience
         return found
 
     def drop(self) -> None:
-        """Forget what is received until the board says nothing for as long as it may think."""
-        while select.select([self._file], [], [], self.patience)[0]:
-            os.read(self._file, 4096)
+        """Forget what is received until the board says nothing for as long as it may think.
+
+        Raises:
+            EngineError: it does not stop, or is unplugged.
+        """
+        end = time.monotonic() + ENDLESS * self.patience
+        while self._ready(time.monotonic() + self.patience):
+            self._received(4096)
+            if time.monotonic() > end:
+                raise EngineError(
+                    f"the board has been sending for {ENDLESS * self.patience:g} s, unasked", where=self.path
+                )
+
+    def _ready(self, until: float, *, write: bool = False) -> bool:
+        """Whether a byte can be read, or written, by then."""
+        files = [self._file]
+        ready = select.select([] if write else files, files if write else [], [], max(until - time.monotonic(), 0))
+        return bool(ready[0] or ready[1])
+
+    def _received(self, most: int) -> bytes:
+        with self._plugged():
+            found = os.read(self._file, most)
+            if not found:
+                raise OSError(errno.EIO, "it was hung up")
+        return found
+
+    @contextlib.contextmanager
+    def _plugged(self) -> Iterator[None]:
+        """What the system says of a line that is gone, as the end of the engine that it is."""
+        try:
+            yield
+        except OSError as error:
+            raise EngineError(
+                f"the line is gone: {error.strerror}", where=self.path, hint="is the board plugged in?"
+            ) from None
 
     def close(self) -> None:
         """Give it back."""
@@ -251,7 +305,12 @@ class BoardSession(PolicySession):
         super().__init__(program.policy, NAME, 1)
         require()
         code = microcode(layout(self.plan), lanes)
-        self._machine = Board(self.plan, Port(port, patience), code, identity(program, lanes))
+        line = Port(port, patience)
+        try:
+            self._machine = Board(self.plan, line, code, identity(program, lanes))
+        except BaseException:
+            line.close()
+            raise
 
     def close(self) -> None:
         """Give the port back."""

@@ -470,3 +470,12 @@ def test_names_of_files_reach_a_terminal_only_escaped(nervecord_cli: Any, files:
         done = nervecord_cli(*words)
         assert done.code == 0, done.err
         assert "\x1b" not in done.out + done.err
+
+
+def test_a_name_that_is_no_text_is_written_out_in_a_page(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    odd = os.fsencode(tmp_path) + b"/\xff.nir"
+    shutil.copy(files / "ant.nir", odd)
+    done = nervecord_cli("inspect", os.fsdecode(odd), "--target", "lava", "--html", tmp_path / "page.html")
+    assert done.code == 0, done.err
+    assert "\\udcff" in (tmp_path / "page.html").read_text("utf-8")

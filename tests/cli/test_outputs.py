@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.files.atomic import made_folder, write_atomically
 from nervecord.errors import EngineError, NervecordError
 from nervecord.runtime.engines.c.library import build
 
@@ -66,6 +66,12 @@ def test_what_is_no_file_stays_what_it_is(tmp_path: Path) -> None:
         with pytest.raises(NervecordError, match=name):
             write_atomically(tmp_path / name, b"x")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_a_folder_that_lies_too_deep_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NervecordError, match="cannot be made"):
+        made_folder(tmp_path / ("a/" * 2000))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_files_own_words_do_not_fill_the_screen() -> None:

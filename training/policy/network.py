@@ -27,11 +27,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nervecord.errors import NervecordError
 from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.policy.coding import CountReadout, PopulationEncoder
 from nervecord.training.policy.mirror import Mirror, Reflection, mirror_of, tie
 from nervecord.training.policy.spiking import LayerSettings, LayerState, spike_layer
-from nervecord.training.settings.config import TrainConfig
+from nervecord.training.settings.config import MOST_WEIGHTS, TrainConfig
 from nervecord.training.settings.parts import NetworkConfig
 
 READOUT_GAIN = 0.1
@@ -46,7 +47,17 @@ def logit(p: float) -> float:
 
 
 def linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
-    """A linear layer with orthogonal weights and no bias at first."""
+    """A linear layer with orthogonal weights and no bias at first.
+
+    Raises:
+        NervecordError: it has more weights than can be trained.
+    """
+    if inputs * outputs > MOST_WEIGHTS:
+        raise NervecordError(
+            f"a matrix has {inputs} x {outputs} weights, at most {MOST_WEIGHTS} are trained",
+            where="network",
+            hint="fewer neurons in a layer, or in a population",
+        )
     layer = nn.Linear(inputs, outputs)
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,9 @@ from nervecord.training.algorithms.ppo import PPO
 from nervecord.training.fields import Part, flag_name, lapsed
 from nervecord.training.settings.parts import NetworkConfig, RunConfig, TaskConfig
 from nervecord.training.settings.presets import PRESETS
+
+MOST_WEIGHTS = 1 << 25
+"""Between the hidden layers of a network, and in each matrix: half a gigabyte with gradients and what Adam keeps."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,22 @@ class TrainConfig:
                 where="--mirror",
                 hint="train without --mirror",
             )
+        for where, count in self._hidden_weights():
+            if count > MOST_WEIGHTS:
+                raise NervecordError(
+                    f"asks for {count} weights between hidden layers, at most {MOST_WEIGHTS} are trained",
+                    where=where,
+                    hint="fewer neurons in a layer",
+                )
+
+    def _hidden_weights(self) -> Iterator[tuple[str, int]]:
+        """Flag -> weights between the hidden layers that it asks for: a configuration of a few bytes may say any."""
+        layers, critic = self.network.layers, getattr(self.algorithm, "critic", ())
+        loops = sum(width**2 for width in layers) if self.network.recurrent else 0
+        yield "--layers", sum(a * b for a, b in itertools.pairwise(layers)) + loops
+        yield "--critic", sum(a * b for a, b in itertools.pairwise(critic))
+        hidden, embedding = getattr(self.algorithm, "hidden", 0), getattr(self.algorithm, "embedding", 0)
+        yield "--hidden", hidden * (hidden + 2 * embedding)
 
     @classmethod
     def of(cls, **values: Any) -> TrainConfig:

@@ -105,7 +105,7 @@ def write_report(path: str | os.PathLike[str], contents: Contents) -> None:
     from nervecord.compiler.files.atomic import write_atomically
 
     require(path)
-    write_atomically(path, render(contents).encode("utf-8"))
+    write_atomically(path, render(contents).encode("utf-8", "backslashreplace"))  # names of files that are no text
 
 
 def render(contents: Contents) -> str:
