@@ -193,12 +193,12 @@ def _integers(graph: Graph) -> Iterator[Finding]:
             yield _error("wiring", name, "is fed by a connection, with no neurons between")
         elif isinstance(op, BiasChannel) and not all(a.spikes for a in sources):
             yield _error("wiring", name, "sends spikes, and is fed values", "let its Input carry spikes")
-        elif isinstance(op, Quantise) and op.limit > max(arithmetic.graded_limit, 1):
+        elif isinstance(op, Quantise) and max(op.limit, op.constant) > max(arithmetic.graded_limit, 1):
             yield _error(
                 "limit",
                 name,
                 "sends larger values than the arithmetic takes",
-                value=op.limit,
+                value=max(op.limit, op.constant),
                 limit=arithmetic.graded_limit,
             )
         elif (

@@ -138,6 +138,12 @@ def test_each_violation_is_found_where_it_is(code: str) -> None:
         require(subject, where="file.nir")
 
 
+def test_a_bias_channels_value_is_one_that_the_arithmetic_takes() -> None:
+    beyond = graphs.LAVA.graded_limit + 1
+    found = verify(put(INTEGER, "quantise", constant=beyond))
+    assert [(f.value, f.limit) for f in found if f.code == "limit"] == [(beyond, beyond - 1)]
+
+
 @pytest.mark.parametrize("carries", ["values", "unknown"])
 def test_a_bias_channel_stands_beside_spikes_alone(carries: Any) -> None:
     """Of values engines would take it at its word, that what it sends are spikes."""
