@@ -128,9 +128,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    """The same of a whole module."""
+    """The same of a whole module, where it was named: of a folder a marker may select others alone."""
     outcome = yield
-    _required(outcome.get_result(), collector.config)  # type: ignore[attr-defined]
+    named = {Path(argument.partition("::")[0]).resolve() for argument in collector.config.args}
+    if collector.path.resolve() in named:
+        _required(outcome.get_result(), collector.config)  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -211,6 +213,20 @@ def test_what_is_promised_to_stay_is_what_there_is() -> None:
 def test_the_citation_is_of_this_version() -> None:
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {pyproject()['project']['version']}\n" in text
+
+
+def test_all_installed_asks_for_what_was_named(tmp_path: Path) -> None:
+    """`make test-lava` takes a folder, some modules of which want what another job installs."""
+    tests = ROOT / "tests"
+    (tmp_path / "conftest.py").write_text(f"exec(compile(open({str(tests / 'conftest.py')!r}).read(), 'x', 'exec'))")
+    (tmp_path / "test_wanting.py").write_text("import pytest\npytest.importorskip('no_such_package')\n")
+    (tmp_path / "test_one.py").write_text("def test_one(): pass\n")
+    codes = {}
+    for named in (".", "test_wanting.py"):
+        words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--all-installed", f"--rootdir={tmp_path}", named]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), *sys.path])}
+        codes[named] = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, check=False).returncode
+    assert codes == {".": 0, "test_wanting.py": 2}
 
 
 # --------------------------------------------------------------------------------------------------------------------

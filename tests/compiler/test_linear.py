@@ -20,7 +20,7 @@ from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Op, O
 from nervecord.compiler.plan.plan import plan
 
 ONE = np.ones(1)
-FEW, TIMES = 500, 8
+FEW, TIMES = 250, 8
 MOST_COST = 2.5
 """How many times as much per node the larger file may take: a quadratic part would show as up to 8."""
 

@@ -127,7 +127,7 @@ def test_a_program_counts_its_window_and_its_bits() -> None:
 
 
 def test_state_that_is_carried_counts_only_what_changes() -> None:
-    policy = random_policy(3, sizes=(4, 12, 3), steps=T, state="carried")
+    policy = random_policy(3, sizes=(4, 12, 3), steps=T, state="carried", recorded=64)
     assert policy.recorded is not None
     still = np.zeros_like(policy.recorded)
     found, moving = neurobench(policy, still), neurobench(policy, policy.recorded)
