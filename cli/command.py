@@ -20,7 +20,7 @@ from typing import Any
 
 from nervecord.cli.compiling import announced
 from nervecord.cli.show import clean, laid_out, to_json
-from nervecord.cli.streams import discard_stdout, prepare, say
+from nervecord.cli.streams import complain, discard, prepare, say
 from nervecord.cli.verb import Verb
 from nervecord.errors import EngineError, NervecordError, escaped, unknown_name
 
@@ -90,7 +90,7 @@ def _flushed(code: int) -> int:
 
 
 def _pipe_closed() -> int:
-    discard_stdout()
+    discard(sys.stdout)
     return PIPE_CLOSED
 
 
@@ -219,7 +219,7 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
         return code  # torchrun started this with others, and the first one says the same
     notes = [clean(note) for note in getattr(error, "__notes__", ())]
     line = f"nervecord {verb}: {text}" if verb else f"nervecord: {text}"
-    print("\n".join([line, *notes]), file=sys.stderr, flush=True)
+    complain("\n".join([line, *notes]))
     if machine:
         # A stdout that takes nothing is what the line above is about.
         with contextlib.suppress(NervecordError):

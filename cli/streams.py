@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import sys
+from typing import TextIO
 
 from nervecord.errors import NervecordError
 
@@ -78,11 +79,19 @@ def say(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        discard_stdout()
+        discard(sys.stdout)
         raise NervecordError(f"cannot be written: {error.strerror}", where="stdout") from None
 
 
-def discard_stdout() -> None:
+def complain(text: str) -> None:
+    """Print what went wrong, where stderr takes it; the exit code says it in any case."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
     """Send what is still to be written nowhere; Python would try it once more at exit, and complain."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -52,6 +52,11 @@ def test_an_error_for_a_disk_that_is_full(tmp_path: Path) -> None:
 
 
 @needs_full
+def test_a_stderr_that_is_full_changes_no_exit_code(tmp_path: Path) -> None:
+    assert shell("nervecord inspect none.nir 2> /dev/full", tmp_path).returncode == 2
+
+
+@needs_full
 def test_a_result_file_that_is_a_device_is_refused(nervecord_cli: Any, files: Path) -> None:
     nervecord_cli("compile", files / "ant.nir", "-o", FULL).refused("--output: /dev/full is no ordinary file")
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from fuzz import layouts, others
-from fuzz.mutation import mutate_array, mutate_bytes, mutate_tree, to_json, to_toml
+from fuzz.mutation import mutate_array, mutate_bytes, mutate_tree, to_archive, to_json, to_toml
 
 import nervecord
 from nervecord.cli.show import certificate_rows
@@ -145,11 +145,7 @@ def damage_program(sound: Path, rng: random.Random) -> bytes:
         worse = rng.choice((b"1e999", b"9" * 400, b"[" * 70, b""))
         text = text.replace(rng.choice((b"0", b"1", b"true", b'"')), worse, 1)
     members["manifest.json"] = text
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
-    return out.getvalue()
+    return to_archive(members)
 
 
 def check_program(path: Path, rng: random.Random) -> None:

@@ -25,6 +25,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "data" / "malformed")]
 def main() -> None:
     """Write them."""
     import generate
+    from cli.test_own_chip import MINI
     from compiler.test_contract_file import TOML
     from compiler.test_program import stream_graph
     from graphs import draw
@@ -59,7 +60,7 @@ def main() -> None:
         if name == "policy":
             reported = {**program.report, "certificate": certificate.to_dict()}
             (CORPUS / "policy.report.json").write_bytes(canonical(reported) + b"\n")
-    chip = compile_graph(small, IntegerTarget(spec_from_dict(tomllib.loads(CHIP), file="chip.toml")))
+    chip = compile_graph(small, IntegerTarget(spec_from_dict(tomllib.loads(MINI + LIMITS), file="chip.toml")))
     carried = {"target": chip.report["target"]}
     mine = Program("mini", chip.graph, chip.contract, report=carried, versions={"nervecord": "0.1.0"})
     (CORPUS / "mini.chip.program").write_bytes(mine.to_bytes())
@@ -130,17 +131,7 @@ depth = 2
 set = { gamma = 0.9 }
 """
 
-CHIP = """
-name = "mini"
-[arithmetic]
-weight_bits = 6
-membrane_bits = 20
-decay_bits = 10
-threshold_bits = 19
-graded_bits = 10
-bias_bits = 16
-weight_exponent_low = -6
-weight_exponent_high = 6
+LIMITS = """
 [limits]
 neurons = { value = 1008, source = "data sheet, page 3", confidence = "exact" }
 neurons_per_core = 64

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import random
+import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -242,3 +245,12 @@ def _value(value: Any) -> str:
         text = repr(value)
         return text if any(c in text for c in ".ein") else text + ".0"
     return json.dumps(value) if isinstance(value, str) else str(value)
+
+
+def to_archive(members: Mapping[str, bytes]) -> bytes:
+    """A program's archive of these members."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
+    return out.getvalue()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import io
 import json
 import random
 import zipfile
@@ -14,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from fuzz.mutation import mutate_array, mutate_bytes, mutate_tree, places, to_json
+from fuzz.mutation import mutate_array, mutate_bytes, mutate_tree, places, to_archive, to_json
 from readers import read_here
 
 import nervecord
@@ -115,11 +114,7 @@ def damage_description(sound: Path, rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 2, 4))):
         mutate_tree(report["target"] if rng.random() < 0.9 else report, rng)
     members["report.json"] = to_json(report)
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
-    return out.getvalue()
+    return to_archive(members)
 
 
 def check_description(path: Path, rng: random.Random) -> None:
