@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from graphs import LAVA, Case, draw
 from microcode import Interpreter
+from verilated import Verilated
 
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.plan.interpret import Machine
@@ -28,7 +29,7 @@ def arithmetics() -> list[Arithmetic]:
     return [LAVA, *(spec.integers for spec in load_specs() if spec.integers is not None), *own]
 
 
-def require_equal(case: Case, hardware: Simulation | Interpreter) -> None:
+def require_equal(case: Case, hardware: Simulation | Interpreter | Verilated) -> None:
     """The hardware gives what the definition gives: what leaves it, and every population in its useful steps."""
     plan, code = case.plan, hardware.code
     machine = Machine(plan)

@@ -111,6 +111,13 @@ def not_checked(spec: TargetSpec) -> tuple[str, ...]:
     return (*spec.not_checked, *([f"{why}: {', '.join(unknown)}"] if unknown else []))
 
 
+BOARD = (
+    "A board that the target was to be put on holds too little, or its clock is not reached.",
+    "Take the board that the finding names, or fewer lanes.",
+)
+"""Of the code `board`, which targets find that know boards."""
+
+
 def findings_doc() -> str:
     """docs/findings.md: every code, what it means and what to do."""
     lines = [
@@ -136,5 +143,6 @@ def findings_doc() -> str:
     lines += [
         f"| `{code}` | warning | imported, discrete | {means} | {remedy} |" for code, (means, remedy) in NOTES.items()
     ]
+    lines.append(f"| `board` | error | integer | {BOARD[0]} | {BOARD[1]} |")
     lines += [f"| `{code}` | warning | integer | {means} | {remedy} |" for code, (means, remedy) in CODES.items()]
     return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ import numpy as np
 
 from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.interpret import Machine
+from nervecord.targets.fpga.instructions import Microcode
 from nervecord.targets.fpga.parts import Interface
 from nervecord.targets.fpga.serial import Protocol
 
@@ -18,24 +19,25 @@ def recorded(core: Interface, protocol: Protocol, blocks: int) -> tuple[list[byt
     machine = Machine(core.code.layout.plan)
     orders, answers = [b"V", b"?", b"Z"], [protocol.greeting, b"e\x01", b"z"]
     for _ in range(blocks):
-        entered = _drawn(core, rng)
+        entered = drawn(core.code, rng)
         numbers = core.code.entering(entered, 0)
         steps = [machine.step({name: rows[k] for name, rows in entered.items()}) for k in range(core.code.window)]
-        data = _packed(numbers, protocol.in_bytes)
+        data = packed(numbers, protocol.in_bytes)
         orders += [b"W" + data + bytes([sum(data) % 256]), b"S", b"R"]
-        given = _packed(_left(core, steps), protocol.out_bytes)
+        given = packed(left(core, steps), protocol.out_bytes)
         answers += [b"w", b"s", b"r" + given + bytes([sum(given) % 256])]
     return orders, answers
 
 
-def _packed(numbers: Array, size: int) -> bytes:
+def packed(numbers: Array, size: int) -> bytes:
+    """Numbers as the serial line has them."""
     return b"".join(int(x).to_bytes(size, "little", signed=True) for x in numbers)
 
 
-def _drawn(core: Interface, rng: np.random.Generator) -> dict[str, Array]:
+def drawn(code: Microcode, rng: np.random.Generator) -> dict[str, Array]:
     """What enters in a block: entry -> (window, 1, n), within what each may be."""
     found: dict[str, Array] = {}
-    layout = core.code.layout
+    layout = code.layout
     steps = layout.plan.schedule.steps
     for entrance in layout.entrances:
         if entrance.name in found:
@@ -50,7 +52,7 @@ def _drawn(core: Interface, rng: np.random.Generator) -> dict[str, Array]:
     return found
 
 
-def _left(core: Interface, steps: list[dict[str, Array]]) -> Array:
+def left(core: Interface, steps: list[dict[str, Array]]) -> Array:
     """The numbers that leave the core."""
     parts = []
     for end in core.code.layout.exits:

@@ -28,7 +28,7 @@ from nervecord.targets.catalogue import load_specs
 from nervecord.targets.fpga.board import boards
 from nervecord.targets.fpga.layout import Equations, layout
 from nervecord.targets.fpga.microcode import microcode
-from nervecord.targets.fpga.package import design
+from nervecord.targets.fpga.package import designs
 from nervecord.targets.fpga.simulator import Simulation
 
 ZOO = Path(__file__).parents[2] / "zoo"
@@ -156,7 +156,7 @@ def test_estimates_name_the_smallest_board_that_would_do(tmp_path: Path) -> None
     made = nervecord.compile(program.policy, target="fpga", board="icebreaker")
     with pytest.raises(InfeasibleError, match="ulx3s-25f"):
         made_target(board="icebreaker").emit(made, tmp_path)
-    _, _, found = design(made, boards()["ulx3s-25f"], 1)
+    found = designs(made, 1)["ulx3s-25f"].estimate
     assert not found.lacking
     assert found.used["ram"] > 5 * boards()["icebreaker"].ram * 4096 / 18432
 
