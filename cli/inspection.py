@@ -101,8 +101,8 @@ def _surveys(subject: Any, targets: Sequence[Any], report: Report, args: argpars
         NervecordError: it cannot be compiled or measured, and to be measured was asked for.
     """
     found = {}
-    named = [nervecord.target(it) if isinstance(it, str) and it in catalogue.compiling_names() else it for it in targets]
-    for it in named:
+    names = catalogue.compiling_names()
+    for it in [nervecord.target(it) if isinstance(it, str) and it in names else it for it in targets]:
         if not isinstance(it, Surveying) or _verdict(report, it.spec.name) == "infeasible":
             continue
         try:

@@ -39,7 +39,8 @@ class Verilator:
         # Of a core's text most is this header.
         (folder / "all.h").write_text("#include <verilated.h>\n")
         _run([compiler(), *FLAGS, *self._includes, "-x", "c++-header", "all.h", "-o", "all.h.gch"], folder)
-        self._library = [self._compiled(root / "include" / f"{name}.cpp") for name in ("verilated", "verilated_threads")]
+        parts = ("verilated", "verilated_threads")
+        self._library = [self._compiled(root / "include" / f"{name}.cpp") for name in parts]
 
     def _compiled(self, source: Path) -> str:
         path = self.folder / f"{source.stem}.o"

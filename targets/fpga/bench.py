@@ -61,19 +61,22 @@ def left(core: Interface, steps: list[dict[str, Array]]) -> Array:
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
-def bench_text(name: str, divider: int, orders: list[bytes], answers: list[bytes]) -> str:
-    """The bench; it reads bench_orders.hex and bench_answers.hex: a length, then as many bytes, for each."""
+def bench_text(name: str, divider: int, patience: int, orders: list[bytes], answers: list[bytes]) -> str:
+    """The bench; it reads bench_orders.hex and bench_answers.hex: a length, then as many bytes, for each.
+
+    It ends with a code that is not 0 where an answer is wrong, or is `patience` cycles late.
+    """
     sent, wanted = sum(map(len, orders)), sum(map(len, answers))
     return f"""\
 `timescale 1ns / 1ps
 /* Written by nervecord: sends recorded orders on the serial line and compares the answers. */
 module {name}_bench;
-    localparam DIVIDER = {divider}, EXCHANGES = {len(orders)};
+    localparam DIVIDER = {divider}, EXCHANGES = {len(orders)}, PATIENCE = {patience};
     reg clk = 0, rx = 1;
     wire tx;
     reg [15:0] order_length [0:EXCHANGES - 1], answer_length [0:EXCHANGES - 1];
     reg [7:0] order [0:{sent - 1}], answer [0:{wanted - 1}];
-    integer k, i, b, at = 0, got = 0, wrong = 0;
+    integer k, i, b, at = 0, got = 0, wrong = 0, waited = 0;
     reg [7:0] byte_in;
 
     {name} dut (.clk(clk), .rx(rx), .tx(tx));
@@ -100,7 +103,12 @@ module {name}_bench;
 
     task receive;
         begin
-            while (tx) @(posedge clk);
+            waited = 0;
+            while (tx) begin
+                @(posedge clk);
+                waited = waited + 1;
+                if (waited > PATIENCE) $fatal(1, "self-test FAILED: exchange %0d, byte %0d does not come", k, i);
+            end
             repeat (DIVIDER + DIVIDER / 2) @(posedge clk);
             for (b = 0; b < 8; b = b + 1) begin
                 byte_in[b] = tx;
@@ -130,17 +138,17 @@ module {name}_bench;
             end
         end
         if (wrong == 0) $display("self-test passed: %0d bytes", got);
-        else $display("self-test FAILED: %0d of %0d bytes are wrong", wrong, got);
+        else $fatal(1, "self-test FAILED: %0d of %0d bytes are wrong", wrong, got);
         $finish;
     end
 endmodule
 """
 
 
-def bench_files(name: str, divider: int, orders: list[bytes], answers: list[bytes]) -> dict[str, str]:
+def bench_files(name: str, divider: int, patience: int, orders: list[bytes], answers: list[bytes]) -> dict[str, str]:
     """The bench and what it reads."""
     return {
-        f"{name}_bench.v": bench_text(name, divider, orders, answers),
+        f"{name}_bench.v": bench_text(name, divider, patience, orders, answers),
         "bench_order_lengths.hex": "".join(f"{len(x):04x}\n" for x in orders),
         "bench_answer_lengths.hex": "".join(f"{len(x):04x}\n" for x in answers),
         "bench_orders.hex": "".join(f"{byte:02x}\n" for x in orders for byte in x),

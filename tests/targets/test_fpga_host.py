@@ -117,8 +117,8 @@ class Driver:
 
     def step(self, observation: Array) -> tuple[int, Array]:
         obs, act = np.ascontiguousarray(observation, np.float32), np.full(self.actions, np.nan, np.float32)
-        code = self.library.policy_step(self.state, obs.ctypes.data_as(ctypes.c_void_p), act.ctypes.data_as(ctypes.c_void_p))
-        return code, act
+        ends = (values.ctypes.data_as(ctypes.c_void_p) for values in (obs, act))
+        return int(self.library.policy_step(self.state, *ends)), act
 
     def reset(self) -> int:
         return int(self.library.policy_reset(self.state))
@@ -216,11 +216,12 @@ def test_its_own_program_plays_recorded_steps_on_a_board(tmp_path: Path) -> None
     host = tmp_path / "hardware" / "host"
     subprocess.run(["make", "-C", str(host), "policy_hosttest"], check=True, capture_output=True)
     with SerialBoard(program, tmp_path) as board:
-        done = subprocess.run(["make", "-C", str(host), "selftest", f"PORT={board.port}"], capture_output=True, text=True)
+        words = ["make", "-C", str(host), "selftest", f"PORT={board.port}"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "0 of 20 recorded steps differ" in done.stdout
     other = compiled(random_policy(4))
     with SerialBoard(other, tmp_path) as board:
-        done = subprocess.run([str(host / "policy_hosttest"), board.port], capture_output=True, text=True)
+        done = subprocess.run([str(host / "policy_hosttest"), board.port], capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert "another program" in done.stderr
