@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from graphs import LAVA, Case
-from policies import random_policy
+from emulated import policy_of
+from graphs import LAVA, Case, draw
+from policies import random_dag, random_policy
 
 import nervecord
 from nervecord.compiler.body.evaluate import Evaluator
 from nervecord.compiler.body.trace import Tracer
+from nervecord.compiler.files.program import Program
 from nervecord.errors import InfeasibleError, NervecordError
 
 pytest.importorskip("amaranth")
@@ -26,6 +29,7 @@ from nervecord.targets.fpga.board import boards
 from nervecord.targets.fpga.layout import Equations, layout
 from nervecord.targets.fpga.microcode import microcode
 from nervecord.targets.fpga.package import designs
+from nervecord.targets.fpga.session import SimulatedSession
 
 ZOO = Path(__file__).parents[2] / "zoo"
 
@@ -159,6 +163,41 @@ def test_graphs_of_every_shape_are_the_same_in_hardware(seed: int) -> None:
     require_equal(case, simulation(case, lanes))
 
 
+def of_integers(seed: int, **choices: Any) -> Program:
+    """A random graph in an arithmetic of one's own, as a policy."""
+    policy = policy_of(draw(seed, dataclasses.replace(LAVA, **choices)))
+    assert policy is not None
+    return Program("fpga", policy.graph, policy.contract)
+
+
+FEATURES: dict[str, Callable[[], Program]] = {
+    "two slices of weights": lambda: nervecord.compile(random_policy(2), "fpga", weight_slices=2),
+    "recurrence, delays, several readouts": lambda: nervecord.compile(
+        random_dag(5, carried=True, recurrent=True), "fpga"
+    ),
+    "several spikes per step": lambda: of_integers(6, spikes_per_step=7, reset="subtract"),
+    "a chip of one's own": lambda: of_integers(7, current_overflow="wrap", decay_rounding="floor", compare=">="),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FEATURES)
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_policy_with_it_acts_in_hardware_as_in_the_emulator(name: str, lanes: int) -> None:
+    program = FEATURES[name]()
+    rng = np.random.default_rng(0)
+    with (
+        SimulatedSession(program.policy, lanes=lanes) as session,
+        nervecord.open(program, engine="emulator") as emulator,
+    ):
+        for k in range(8):
+            if k == 5:
+                session.reset()
+                emulator.reset()
+            row = rng.normal(size=program.policy.contract.observation.size)
+            np.testing.assert_array_equal(session.step(row), emulator.step(row))
+
+
 def test_estimates_name_the_smallest_board_that_would_do(tmp_path: Path) -> None:
     program = nervecord.load(ZOO / "ant" / "ant.nervecord")
     made = nervecord.compile(program.policy, target="fpga", board="icebreaker")
@@ -191,7 +230,6 @@ def test_a_policy_without_the_definition_in_integers_is_refused() -> None:
 @pytest.mark.parametrize(("lanes", "most"), [(1, 1.3), (4, 2.0)])
 def test_cycles_stay_near_the_bound(lanes: int, most: float) -> None:
     from nervecord.targets.fpga.estimate import bound
-    from nervecord.targets.fpga.session import SimulatedSession
 
     program = nervecord.load(ZOO / "ant-small" / "ant-small.nervecord")
     session = SimulatedSession(program.policy, lanes=lanes)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulated import policy_of
+from graphs import draw
 from policies import random_dag, random_policy
 
 import nervecord
@@ -128,10 +130,18 @@ def compiled(policy: Any, target: str = "fpga") -> Program:
     return nervecord.compile(policy, target)
 
 
+def drawn(seed: int, *, choices: bool = False) -> Program:
+    policy = policy_of(draw(seed), choices=choices)
+    assert policy is not None
+    return Program("fpga", policy.graph, policy.contract)
+
+
 POLICIES: dict[str, Callable[[], Program]] = {
     "random": lambda: compiled(random_policy(1)),
     "several inputs and outputs": lambda: compiled(random_dag(3)),
     "carried": lambda: compiled(random_dag(2, carried=True, recurrent=True)),
+    "drawn, with spikes": lambda: drawn(1),
+    "drawn, with a choice": lambda: drawn(6, choices=True),
     "counts of a population code": lambda: nervecord.load(ZOO / "ant-population" / "ant-population.nervecord"),
     "a choice": lambda: nervecord.load(ZOO / "cartpole" / "cartpole.nervecord"),
     "carried population": lambda: nervecord.load(ZOO / "cartpole-recurrent" / "cartpole-recurrent.nervecord"),
