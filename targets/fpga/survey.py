@@ -21,7 +21,7 @@ from nervecord.errors import InfeasibleError
 from nervecord.targets.fpga.bench import drawn
 from nervecord.targets.fpga.board import Board, board, sources
 from nervecord.targets.fpga.estimate import NAMES, Estimate
-from nervecord.targets.fpga.host import observations as drawn_observations
+from nervecord.targets.fpga.hostfiles import observations as drawn_observations
 from nervecord.targets.fpga.package import Design, designs, placed, smallest
 from nervecord.targets.fpga.place import Placed
 from nervecord.targets.fpga.session import Simulated, SimulatedSession

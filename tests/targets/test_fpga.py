@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,16 @@ import pytest
 from emulated import policy_of
 from graphs import LAVA, Case, draw
 from policies import random_dag, random_policy
+from sparse_graphs import sparse_stream
 
 import nervecord
 from nervecord.compiler.body.evaluate import Evaluator
 from nervecord.compiler.body.trace import Tracer
 from nervecord.compiler.files.program import Program
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.schedule import Schedule
+from nervecord.compiler.ops import Dense, Input, IntegerMembrane, Level, Neuron, Output
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import InfeasibleError, NervecordError
 
 pytest.importorskip("amaranth")
@@ -113,11 +121,6 @@ def test_instructions_give_what_the_definition_gives(seed: int) -> None:
 @pytest.mark.parametrize("exponent", [-3, 2])
 @pytest.mark.parametrize("accumulate", ["sum-then-shift", "shift-each"])
 def test_values_of_two_sources_add_up_before_a_product_is_rounded(accumulate: str, exponent: int) -> None:
-    from nervecord.compiler.graph.graph import Graph
-    from nervecord.compiler.graph.schedule import Schedule
-    from nervecord.compiler.ops import Dense, Input, IntegerMembrane, Level, Neuron, Output
-    from nervecord.compiler.plan.plan import plan
-
     rng = np.random.default_rng(0)
     nodes = {
         "a": Input((3,), "values", 9.0),
@@ -131,6 +134,13 @@ def test_values_of_two_sources_add_up_before_a_product_is_rounded(accumulate: st
     made = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, arithmetic), Schedule(3, "reset"))
     inputs = {name: rng.integers(-9, 9, endpoint=True, size=(12, 3)) for name in ("a", "b")}
     require_equal(Case(0, made, inputs), Interpreter(microcode(layout(made), 2)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_instructions_hold_convolutions_and_compressed_rows(seed: int) -> None:
+    graph, x = sparse_stream(seed, LAVA)
+    made = plan(graph, Schedule(3, "reset"))
+    require_equal(Case(seed, made, {"input": x.astype(np.int64)}), Interpreter(microcode(layout(made), 2)))
 
 
 def test_a_graph_is_the_same_in_hardware_which_repeats_itself_from_a_state() -> None:
@@ -220,8 +230,6 @@ def test_lanes_are_a_power_of_two() -> None:
 
 
 def test_a_policy_without_the_definition_in_integers_is_refused() -> None:
-    from nervecord.compiler.plan.plan import plan
-
     with pytest.raises(NervecordError, match="hardware"):
         layout(plan(random_policy(0)))
 
@@ -288,3 +296,9 @@ def test_place_and_route_makes_a_bitstream(tmp_path: Path) -> None:
     names = {it.path.name for it in emitted}
     assert {"policy.v", "policy.bin", "weights.hex", "board.pcf", "Makefile", "README.md"} <= names
     assert (tmp_path / "policy.bin").stat().st_size > 10_000
+    assert json.loads((tmp_path / "report.json").read_text())["mhz"] > 12
+    if shutil.which("make") is not None:
+        # The bitstream is newer than what it is made of, which make would otherwise make again before it loads it.
+        assert subprocess.run(["make", "-q"], cwd=tmp_path, check=False).returncode == 0
+        (tmp_path / "policy.v").touch()
+        assert subprocess.run(["make", "-q"], cwd=tmp_path, check=False).returncode == 1

