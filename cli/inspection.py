@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Group
 
@@ -102,21 +102,25 @@ def _surveys(subject: Any, targets: Sequence[Any], report: Report, args: argpars
     """
     found = {}
     names = catalogue.compiling_names()
-    for it in [nervecord.target(it) if isinstance(it, str) and it in names else it for it in targets]:
-        if not isinstance(it, Surveying) or _verdict(report, it.spec.name) == "infeasible":
+    named: list[Any] = [nervecord.target(it) if isinstance(it, str) and it in names else it for it in targets]
+    for it in named:
+        if not isinstance(it, Surveying):
+            continue
+        name = it.spec.name  # type: ignore[attr-defined]
+        if _verdict(report, name) == "infeasible":
             continue
         try:
             program = subject
             if not isinstance(subject, nervecord.Program) or subject.graph.arithmetic is None:
-                program = nervecord.compile(subject, it, inputs=inputs_of(args.inputs), steps=args.steps)
-            found[it.spec.name] = it.survey(program, getattr(subject, "recorded", None))
+                program = nervecord.compile(subject, cast(Any, it), inputs=inputs_of(args.inputs), steps=args.steps)
+            found[name] = it.survey(program, getattr(subject, "recorded", None))
         except InfeasibleError as error:
-            finding = Finding("board", "error", "graph", error.message, fix=error.hint or "", target=it.spec.name)
-            found[it.spec.name] = Survey({}, (), finding)
+            finding = Finding("board", "error", "graph", error.message, fix=error.hint or "", target=name)
+            found[name] = Survey({}, (), finding)
         except NervecordError as error:
             if getattr(it, "place_and_route", False):
                 raise
-            found[it.spec.name] = Survey({}, (("boards", f"not looked at: {error}"),), None)
+            found[name] = Survey({}, (("boards", f"not looked at: {error}"),), None)
     return found
 
 

@@ -71,7 +71,7 @@ def shapes(case: Case, code: Microcode) -> list[str]:
         "delays": any(source.slots > 2 for source in rings),
         "sparse rows": bool(code.table),
         "values": code.values.depth > 0,
-        f"{code.lanes} lanes": True,
+        f"at {code.lanes} lanes": True,
         "own arithmetic": graph.arithmetic not in [spec.integers for spec in load_specs()],
     }
     return [name for name, there in found.items() if there]

@@ -140,8 +140,8 @@ def write(
     if routed is not None:
         report = {**routed.to_dict(), "estimate": dict(made.estimate.used)}
         files["report.json"] = json.dumps(report, indent=2) + "\n"
-    for name in {Path(name).parent for name in files}:
-        made_folder(folder / name)
+    for parent in {Path(name).parent for name in files}:
+        made_folder(folder / parent)
     for name in GENERATED - set(files):
         (folder / name).unlink(missing_ok=True)
     for name, text in files.items():
