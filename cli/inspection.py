@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from rich.console import Group
 
@@ -23,8 +24,10 @@ from nervecord.cli.flags import (
 from nervecord.cli.inspect_text import inspect_text
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Parser, Verb
-from nervecord.compiler.target.protocol import Needing
-from nervecord.errors import NervecordError
+from nervecord.compiler.findings import Finding
+from nervecord.compiler.inspect import Report
+from nervecord.compiler.target.protocol import Needing, Survey, Surveying
+from nervecord.errors import InfeasibleError, NervecordError
 from nervecord.targets import catalogue
 
 INFEASIBLE = 2
@@ -60,12 +63,17 @@ def _run(args: argparse.Namespace) -> Outcome:
         raise NervecordError("sets a limit of one target", where="--set", hint="name it, and no other: --target NAME")
     subject = subject_of(args.graph, args.dt, args.convention, args.reset)
     report = nervecord.inspect(subject, targets or None, limits=limits, inputs=inputs_of(args.inputs), steps=args.steps)
+    surveys = _surveys(subject, targets, report, args)
+    report = _with_surveys(report, surveys)
     infeasible = [target.target for target in report.targets if target.verdict == "infeasible"]
     data = {"file": args.graph, **report.to_dict()}
     text: Any = inspect_text(report, args.graph, verbose=args.verbose)
     for name, (numbers, rows) in _needs(subject, targets).items():
         text = Group(text, *(f"{name}: {what}: {how}" for what, how in rows))
         data["needs"] = {**data.get("needs", {}), name: numbers}
+    for name, it in surveys.items():
+        text = Group(text, "", *(f"{name}: {what}: {how}" for what, how in it.rows))
+        data["boards"] = {**data.get("boards", {}), name: it.data}
     after = [*html.drawings(args, data, report), *html.after(args, data, [subject], report=report, labels=[args.graph])]
     return Outcome(data, text, INFEASIBLE if targets and infeasible else 0, after=after)
 
@@ -81,9 +89,55 @@ def _needs(subject: Any, targets: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
     needs = {}
     for it in targets:
         named: Any = nervecord.target(it) if isinstance(it, str) and it in catalogue.compiling_names() else it
-        if isinstance(named, Needing):
+        if isinstance(named, Needing) and not isinstance(named, Surveying):
             needs[named.spec.name] = named.needs(subject)  # type: ignore[attr-defined]
     return needs
+
+
+def _surveys(subject: Any, targets: Sequence[Any], report: Report, args: argparse.Namespace) -> dict[str, Survey]:
+    """What named targets that know boards find on them; what is no program is compiled for it.
+
+    Raises:
+        NervecordError: it cannot be compiled or measured, and to be measured was asked for.
+    """
+    found = {}
+    names = catalogue.compiling_names()
+    named: list[Any] = [nervecord.target(it) if isinstance(it, str) and it in names else it for it in targets]
+    for it in named:
+        if not isinstance(it, Surveying):
+            continue
+        name = it.spec.name  # type: ignore[attr-defined]
+        if _verdict(report, name) == "infeasible":
+            continue
+        try:
+            program = subject
+            if not isinstance(subject, nervecord.Program) or subject.graph.arithmetic is None:
+                program = nervecord.compile(subject, cast(Any, it), inputs=inputs_of(args.inputs), steps=args.steps)
+            found[name] = it.survey(program, getattr(subject, "recorded", None))
+        except InfeasibleError as error:
+            finding = Finding("board", "error", "graph", error.message, fix=error.hint or "", target=name)
+            found[name] = Survey({}, (), finding)
+        except NervecordError as error:
+            if getattr(it, "place_and_route", False):
+                raise
+            found[name] = Survey({}, (("boards", f"not looked at: {error}"),), None)
+    return found
+
+
+def _verdict(report: Report, name: str) -> str:
+    return next((target.verdict for target in report.targets if target.target == name), "")
+
+
+def _with_surveys(report: Report, surveys: Mapping[str, Survey]) -> Report:
+    """The report with what speaks against boards that were chosen."""
+    against = {name: survey.finding for name, survey in surveys.items() if survey.finding is not None}
+    targets = [
+        dataclasses.replace(target, verdict="infeasible", findings=(*target.findings, against[target.target]))
+        if target.target in against
+        else target
+        for target in report.targets
+    ]
+    return dataclasses.replace(report, targets=tuple(targets))
 
 
 def _option_flags(parser: Parser, argv: Sequence[str]) -> None:

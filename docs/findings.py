@@ -3,7 +3,7 @@ calls it, and a test holds the document to the table."""
 
 from __future__ import annotations
 
-from nervecord.compiler.check.table import RULES
+from nervecord.compiler.check.table import BOARD, RULES
 from nervecord.compiler.passes.resets import NOTES
 from nervecord.compiler.plan.measured import CODES
 
@@ -33,5 +33,6 @@ def document() -> str:
     lines += [
         f"| `{code}` | warning | imported, discrete | {means} | {remedy} |" for code, (means, remedy) in NOTES.items()
     ]
+    lines.append(f"| `board` | error | integer | {BOARD[0]} | {BOARD[1]} |")
     lines += [f"| `{code}` | warning | integer | {means} | {remedy} |" for code, (means, remedy) in CODES.items()]
     return HEAD + "\n".join(lines) + "\n"

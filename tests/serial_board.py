@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from nervecord.compiler.files.program import Program
-from nervecord.targets.fpga.board import board
 from nervecord.targets.fpga.core import Core
 from nervecord.targets.fpga.package import design
 from nervecord.targets.fpga.serial import Device
@@ -26,7 +25,8 @@ class SerialBoard:
     """A context manager; `port` is where the board is. Answers are broken on request: see `noise`."""
 
     def __init__(self, program: Program, folder: Path, lanes: int = 1) -> None:
-        core, protocol, _ = design(program, board("ulx3s-85f"), lanes)
+        made = design(program, "ulx3s-85f", lanes)
+        core, protocol = made.core, made.protocol
         device = Device(Core(core.code), protocol, DIVIDER)
         text = convert(device, [device.rx, device.tx], "policy", folder)
         source = Path(__file__).with_name("serial_board.cc")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,8 @@ def test_each_has_a_test() -> None:
         ("c_cortex", ["--steps", 3, str(ROOT / "zoo" / "cartpole" / "policy.nir")], ""),
         ("choices", ["--integers", 3, "--floats", 3, "--c-every", 2], "floats equal to the definition: 3 graphs"),
         slow("conformance", ["--graphs", 5, "--float-graphs", 3, "--first", 7], "equal to the definition: 5 graphs"),
+        slow("fpga_conformance", ["--graphs", 1, "--first", 30], "equal to the definition: 1 graphs"),
+        ("fpga_estimates", ["--estimate", "--only", "random 6-12-4"], "| random 6-12-4 | icebreaker | 1 | 2,"),
         slow("sigma_delta", ["--actions", 20, "--sizes", 4, 6, 2], "emulator equal to the definition: True"),
         ("snn_mlir", [], "snn-mlir"),
         slow("verbs", ["--runs", 1, "--only", "inspect", "compare"], "zoo/ant-small/policy.nir --target lava"),
@@ -68,6 +71,10 @@ def test_each_has_a_test() -> None:
 def test_prints(name: str, words: list[object], text: str) -> None:
     if name in ("choices", "c_conformance", "c_cortex", "snn_mlir"):
         compilers()
+    if name.startswith("fpga"):
+        pytest.importorskip("amaranth")
+    if name == "fpga_conformance" and shutil.which("verilator") is None:
+        pytest.skip("no Verilator")
     if name == "choices":
         pytest.importorskip("torch")
         pytest.importorskip("onnxruntime")

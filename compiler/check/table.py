@@ -107,3 +107,10 @@ def not_checked(spec: TargetSpec) -> tuple[str, ...]:
     unknown = [name.replace("_", " ") for name, _, fact in spec.facts() if fact.value is None]
     why = f"not stated in {spec.file}" if spec.file else "not published"
     return (*spec.not_checked, *([f"{why}: {', '.join(unknown)}"] if unknown else []))
+
+
+BOARD = (
+    "A board that the target was to be put on holds too little, or its clock is not reached.",
+    "Take the board that the finding names, or fewer lanes.",
+)
+"""Of the code `board`, which targets find that know boards."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.interpret import Machine
+from nervecord.targets.fpga.instructions import Microcode
 from nervecord.targets.fpga.parts import Interface
 from nervecord.targets.fpga.serial import Protocol
 
@@ -18,24 +19,25 @@ def recorded(core: Interface, protocol: Protocol, blocks: int) -> tuple[list[byt
     machine = Machine(core.code.layout.plan)
     orders, answers = [b"V", b"?", b"Z"], [protocol.greeting, b"e\x01", b"z"]
     for _ in range(blocks):
-        entered = _drawn(core, rng)
+        entered = drawn(core.code, rng)
         numbers = core.code.entering(entered, 0)
         steps = [machine.step({name: rows[k] for name, rows in entered.items()}) for k in range(core.code.window)]
-        data = _packed(numbers, protocol.in_bytes)
+        data = packed(numbers, protocol.in_bytes)
         orders += [b"W" + data + bytes([sum(data) % 256]), b"S", b"R"]
-        given = _packed(_left(core, steps), protocol.out_bytes)
+        given = packed(left(core, steps), protocol.out_bytes)
         answers += [b"w", b"s", b"r" + given + bytes([sum(given) % 256])]
     return orders, answers
 
 
-def _packed(numbers: Array, size: int) -> bytes:
+def packed(numbers: Array, size: int) -> bytes:
+    """Numbers as the serial line has them."""
     return b"".join(int(x).to_bytes(size, "little", signed=True) for x in numbers)
 
 
-def _drawn(core: Interface, rng: np.random.Generator) -> dict[str, Array]:
+def drawn(code: Microcode, rng: np.random.Generator) -> dict[str, Array]:
     """What enters in a block: entry -> (window, 1, n), within what each may be."""
     found: dict[str, Array] = {}
-    layout = core.code.layout
+    layout = code.layout
     steps = layout.plan.schedule.steps
     for entrance in layout.entrances:
         if entrance.name in found:
@@ -50,7 +52,7 @@ def _drawn(core: Interface, rng: np.random.Generator) -> dict[str, Array]:
     return found
 
 
-def _left(core: Interface, steps: list[dict[str, Array]]) -> Array:
+def left(core: Interface, steps: list[dict[str, Array]]) -> Array:
     """The numbers that leave the core."""
     parts = []
     for end in core.code.layout.exits:
@@ -59,19 +61,22 @@ def _left(core: Interface, steps: list[dict[str, Array]]) -> Array:
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
-def bench_text(name: str, divider: int, orders: list[bytes], answers: list[bytes]) -> str:
-    """The bench; it reads bench_orders.hex and bench_answers.hex: a length, then as many bytes, for each."""
+def bench_text(name: str, divider: int, patience: int, orders: list[bytes], answers: list[bytes]) -> str:
+    """The bench; it reads bench_orders.hex and bench_answers.hex: a length, then as many bytes, for each.
+
+    It ends with a code that is not 0 where an answer is wrong, or is `patience` cycles late.
+    """
     sent, wanted = sum(map(len, orders)), sum(map(len, answers))
     return f"""\
 `timescale 1ns / 1ps
 /* Written by nervecord: sends recorded orders on the serial line and compares the answers. */
 module {name}_bench;
-    localparam DIVIDER = {divider}, EXCHANGES = {len(orders)};
+    localparam DIVIDER = {divider}, EXCHANGES = {len(orders)}, PATIENCE = {patience};
     reg clk = 0, rx = 1;
     wire tx;
     reg [15:0] order_length [0:EXCHANGES - 1], answer_length [0:EXCHANGES - 1];
     reg [7:0] order [0:{sent - 1}], answer [0:{wanted - 1}];
-    integer k, i, b, at = 0, got = 0, wrong = 0;
+    integer k, i, b, at = 0, got = 0, wrong = 0, waited = 0;
     reg [7:0] byte_in;
 
     {name} dut (.clk(clk), .rx(rx), .tx(tx));
@@ -98,7 +103,12 @@ module {name}_bench;
 
     task receive;
         begin
-            while (tx) @(posedge clk);
+            waited = 0;
+            while (tx) begin
+                @(posedge clk);
+                waited = waited + 1;
+                if (waited > PATIENCE) $fatal(1, "self-test FAILED: exchange %0d, byte %0d does not come", k, i);
+            end
             repeat (DIVIDER + DIVIDER / 2) @(posedge clk);
             for (b = 0; b < 8; b = b + 1) begin
                 byte_in[b] = tx;
@@ -128,17 +138,17 @@ module {name}_bench;
             end
         end
         if (wrong == 0) $display("self-test passed: %0d bytes", got);
-        else $display("self-test FAILED: %0d of %0d bytes are wrong", wrong, got);
+        else $fatal(1, "self-test FAILED: %0d of %0d bytes are wrong", wrong, got);
         $finish;
     end
 endmodule
 """
 
 
-def bench_files(name: str, divider: int, orders: list[bytes], answers: list[bytes]) -> dict[str, str]:
+def bench_files(name: str, divider: int, patience: int, orders: list[bytes], answers: list[bytes]) -> dict[str, str]:
     """The bench and what it reads."""
     return {
-        f"{name}_bench.v": bench_text(name, divider, orders, answers),
+        f"{name}_bench.v": bench_text(name, divider, patience, orders, answers),
         "bench_order_lengths.hex": "".join(f"{len(x):04x}\n" for x in orders),
         "bench_answer_lengths.hex": "".join(f"{len(x):04x}\n" for x in answers),
         "bench_orders.hex": "".join(f"{byte:02x}\n" for x in orders for byte in x),

@@ -51,10 +51,19 @@ class Board:
 
 
 @functools.cache
+def _file() -> Any:
+    return tomllib.loads(Path(__file__).with_name("boards.toml").read_text(encoding="utf-8"))
+
+
+def sources() -> dict[str, str]:
+    """Where what a board holds is from, and where its clock and pins are."""
+    return {what: f"{what}: {_file()[what]['source']}" for what in ("capacity", "pins")}
+
+
+@functools.cache
 def boards() -> dict[str, Board]:
     """All of them, the smallest first."""
-    data: Any = tomllib.loads(Path(__file__).with_name("boards.toml").read_text(encoding="utf-8"))
-    found = [Board(name=name, **entry) for name, entry in data["boards"].items()]
+    found = [Board(name=name, **entry) for name, entry in _file()["boards"].items()]
     return {board.name: board for board in sorted(found, key=lambda b: (b.ram * b.ram_bits, b.cells))}
 
 

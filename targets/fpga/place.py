@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from nervecord.compiler.files.scratch import scratch_folder
 from nervecord.errors import EngineError, InfeasibleError
 from nervecord.targets.fpga.board import Board
-from nervecord.targets.fpga.verilog import run_tool
+from nervecord.targets.fpga.verilog import run_tool, tool
 
 USED = {
     "ice40": {"cells": "ICESTORM_LC", "ram": "ICESTORM_RAM", "dsp": "ICESTORM_DSP", "spram": "ICESTORM_SPRAM"},
@@ -26,14 +27,15 @@ class Placed:
 
     Args:
         used: cells, ram, dsp, spram. mhz: largest clock. seconds: of synthesis, of place and route and packing.
-        bitstream: the file.
+        file: name of the bitstream. bitstream: its bytes.
     """
 
     board: Board
     used: Mapping[str, int]
     mhz: float
     seconds: Mapping[str, float]
-    bitstream: Path
+    file: str
+    bitstream: bytes
 
     def to_dict(self) -> dict[str, object]:
         """As plain JSON types."""
@@ -117,47 +119,71 @@ prog: {file}
 clean:
 \trm -f {name}.json {middle} {file} {name}_report.json
 
+# The bitstream alone may be there, without what it was made of.
+.SECONDARY: {name}.json {middle}
+
 .PHONY: prog clean
 """
 
 
-def place_and_route(folder: Path, board: Board, name: str) -> Placed:
-    """Make the bitstream of NAME.v, whose memories and constraints stand in the same folder.
+OUTPUTS = ("json", "asc", "config", "bin", "bit")
+"""Ends of the names of what the tools write."""
+
+
+@functools.lru_cache(maxsize=4)
+def _placed(files: tuple[tuple[str, str], ...], board: Board, name: str) -> Placed:
+    """See `place_and_route`. Runs in a folder of its own, so that one that is interrupted leaves nothing."""
+    (placer, _), (packer, *_) = placing(board, name), packing(board, name)
+    for each in ("yosys", placer, packer):
+        tool(each)  # before the first one works for minutes
+    with scratch_folder() as folder:
+        for file, text in files:
+            (folder / file).write_text(text, encoding="ascii")
+        start = time.monotonic()
+        run_tool("yosys", ["-q", "-p", synthesis(board, name)], folder)
+        made = time.monotonic()
+        placer, arguments = placing(board, name)
+        try:
+            run_tool(placer, [*arguments, "--timing-allow-fail", "-q"], folder)
+        except EngineError as error:
+            if "no BELs remaining" not in str(error):
+                raise
+            kind = str(error).partition("cell type ")[2].partition(" ")[0] or "a cell"
+            raise InfeasibleError(
+                f"place and route finds no room for {kind}",
+                where=f"board {board.name}",
+                hint="a larger board, or fewer lanes",
+            ) from None
+        packer, arguments, file = packing(board, name)
+        run_tool(packer, arguments, folder)
+        done = time.monotonic()
+        report = json.loads((folder / f"{name}_report.json").read_text(encoding="utf-8"))
+        bitstream = (folder / file).read_bytes()
+    used = {
+        what: int(report["utilization"].get(cell, {"used": 0})["used"]) for what, cell in USED[board.family].items()
+    }
+    mhz = min(float(clock["achieved"]) for clock in report["fmax"].values())
+    return Placed(board, used, mhz, {"synthesis": made - start, "place_and_route": done - made}, file, bitstream)
+
+
+def place_and_route(files: Mapping[str, str], board: Board, name: str) -> Placed:
+    """What place and route measure, and the bitstream. What was placed before is not placed again.
+
+    Args:
+        files: NAME.v, contents of its memories, constraints.
 
     Raises:
         InfeasibleError: it does not fit, or is slower than the board's clock.
         MissingDependencyError: a tool is missing. EngineError: one failed.
     """
-    start = time.monotonic()
-    run_tool("yosys", ["-q", "-p", synthesis(board, name)], folder)
-    made = time.monotonic()
-    tool, arguments = placing(board, name)
-    try:
-        run_tool(tool, [*arguments, "--timing-allow-fail", "-q"], folder)
-    except EngineError as error:
-        if "no BELs remaining" not in str(error):
-            raise
-        kind = str(error).partition("cell type ")[2].partition(" ")[0] or "a cell"
+    placed = _placed(tuple(files.items()), board, name)
+    if placed.mhz < board.mhz:
         raise InfeasibleError(
-            f"place and route finds no room for {kind}",
-            where=f"board {board.name}",
-            hint="a larger board, or fewer lanes",
-        ) from None
-    tool, arguments, file = packing(board, name)
-    run_tool(tool, arguments, folder)
-    done = time.monotonic()
-    report = json.loads((folder / f"{name}_report.json").read_text(encoding="utf-8"))
-    used = {
-        what: int(report["utilization"].get(cell, {"used": 0})["used"]) for what, cell in USED[board.family].items()
-    }
-    mhz = min(float(clock["achieved"]) for clock in report["fmax"].values())
-    if mhz < board.mhz:
-        raise InfeasibleError(
-            f"reaches {mhz:.1f} MHz after place and route, the board's clock is {board.mhz:g} MHz",
+            f"reaches {placed.mhz:.1f} MHz after place and route, the board's clock is {board.mhz:g} MHz",
             where=f"board {board.name}",
             hint="fewer lanes, or a board with a faster device",
         )
-    return Placed(board, used, mhz, {"synthesis": made - start, "place_and_route": done - made}, folder / file)
+    return placed
 
 
 def floor_plan(text: str) -> list[tuple[int, int, str]]:

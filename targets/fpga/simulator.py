@@ -27,6 +27,7 @@ from nervecord.targets.fpga.verilog import convert, require, run_tool
 COMPILERS = ("c++", "g++", "clang++")
 """Where the variable CXX names none."""
 FLAGS = ("-std=c++17", "-shared", "-fPIC", "-w", "-DNDEBUG")
+OPTIMISE = "-O2"
 SECONDS = 900.0
 """A compiler that takes longer hangs."""
 LIMIT = 1 << 34
@@ -77,7 +78,7 @@ class Simulation:
     """A core that is simulated: what a board does, block by block.
 
     Args:
-        code: what it executes. optimise: a flag of the compiler. banked: see `Core`.
+        code: what it executes. optimise: a flag of the compiler, by default `OPTIMISE`. banked: see `Core`.
         like: another one of the same code, whose library serves both.
 
     Raises:
@@ -85,13 +86,13 @@ class Simulation:
     """
 
     def __init__(
-        self, code: Microcode, *, optimise: str = "-O2", banked: bool = False, like: Simulation | None = None
+        self, code: Microcode, *, optimise: str = "", banked: bool = False, like: Simulation | None = None
     ) -> None:
         require()
         self.code = code
         if like is None:
             self.core = Core(code, banked=banked)
-            self._library = _library(_text(self.core), self.core.held_field.bits, optimise)
+            self._library = _library(_text(self.core), self.core.held_field.bits, optimise or OPTIMISE)
         else:
             self.core, self._library = like.core, like._library
         self._library.simulator_open.restype = ctypes.c_void_p
@@ -211,7 +212,9 @@ def build(text: str, top: str, source: Path, folder: Path, options: Sequence[str
         MissingDependencyError: yosys or a compiler is missing. EngineError: it failed.
     """
     (folder / "core.v").write_text(text, encoding="utf-8")
-    script = f"read_verilog -DNERVECORD_LOADED -DNERVECORD_SIMULATED core.v; hierarchy -top {top}; write_cxxrtl core.h"
+    # -g1: what is told of the design beside its ports is its state alone, which halves the text.
+    script = "read_verilog -DNERVECORD_LOADED -DNERVECORD_SIMULATED core.v; "
+    script += f"hierarchy -top {top}; write_cxxrtl -g1 core.h"
     run_tool("yosys", ["-q", "-p", script], folder)
     library = folder / "core.so"
     words = [compiler(), *options, *FLAGS, f"-I{headers()}", f"-I{folder}", "-o", str(library), str(source)]

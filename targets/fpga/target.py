@@ -13,12 +13,12 @@ from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy, parts
 from nervecord.compiler.graph.schedule import Schedule
-from nervecord.compiler.ops import Level
+from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.plan.plan import plan
 from nervecord.compiler.target.implied import with_arithmetic
 from nervecord.compiler.target.options import option
-from nervecord.compiler.target.protocol import Emitted, Lowered, TargetSpec
+from nervecord.compiler.target.protocol import Emitted, Lowered, Survey, TargetSpec
 from nervecord.errors import NervecordError
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
@@ -99,15 +99,26 @@ class FpgaTarget(ArithmeticTarget):
         return super().stream_session(program, engine)
 
     def needs(self, program: Program) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
-        """What a program takes of the board, by estimate, or measured by place and route; see `Needing`.
+        """What a program takes of the board, by estimate; see `Needing`.
 
         Raises:
-            InfeasibleError: an op has no hardware, the board holds too little, or its clock is not reached.
+            InfeasibleError: an op has no hardware, or the board holds too little.
         """
         require()
         from nervecord.targets.fpga.package import needed
 
-        return needed(program, self.board, self.lanes, measured=self.place_and_route)
+        return needed(program, self.board, self.lanes)
+
+    def survey(self, program: Program, observations: Array | None) -> Survey:
+        """A program on every board by estimate, and on this one by place and route too if that is chosen.
+
+        Raises:
+            InfeasibleError: an op has no hardware. MissingDependencyError: a tool is missing. EngineError: one failed.
+        """
+        require()
+        from nervecord.targets.fpga.survey import survey
+
+        return survey(program, self.board, self.lanes, measured=self.place_and_route, observations=observations)
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
         """Verilog, memory contents, constraints, what builds them, a self-test; see `targets.fpga.package`.

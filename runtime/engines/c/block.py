@@ -76,7 +76,7 @@ def _enter(core: Core, entry: Entry) -> str:
     )
 
 
-def _check(core: Core) -> list[str]:
+def range_checks(core: Core) -> list[str]:
     """Lines that refuse what no range was proved for."""
     layout, lines = core.layout, []
     row, at = sum(layout.in_sizes), 0
@@ -227,7 +227,7 @@ def _step(core: Core, cells: dict[str, str]) -> str:
     for ring in layout.rings.values():
         if ring.slots > 1:
             loop.append(f"s->{ring.name}_at = ({unsigned(ring.slots)})((s->{ring.name}_at + 1u) % {ring.slots}u);")
-    lines = [*_check(core), f"{core.helpers.clear()}(out, {layout.out_dim});", *_held(core)]
+    lines = [*range_checks(core), f"{core.helpers.clear()}(out, {layout.out_dim});", *_held(core)]
     if plan.window > 1:
         lines += [f"for (unsigned k = 0; k < {macro}_WINDOW; k++) {{", *(f"    {line}" for line in loop), "}"]
     else:

@@ -101,7 +101,7 @@ def c_source(plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str 
         )
     tables = [*layout.tables, *(host.tables if host is not None else [])]
     text = block_text(core)
-    parts = [_opening(prefix, host is not None), text, _reset(prefix)]
+    parts = [opening_text(prefix, host is not None), text, _reset(prefix)]
     if host is not None:
         parts.append(host.text())
     return Source(
@@ -109,8 +109,8 @@ def c_source(plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str 
         prefix=prefix,
         header=_header(layout, prefix, members, tables, version, model),
         source="\n".join(parts),
-        weights_header=_weights_header(prefix, tables),
-        weights=_weights(prefix, tables),
+        weights_header=weights_header_text(prefix, tables),
+        weights=weights_text(prefix, tables),
         members=tuple(members),
         tables=tuple(tables),
     )
@@ -192,7 +192,8 @@ int {prefix}_selftest(void);
 """
 
 
-def _opening(prefix: str, floats: bool) -> str:
+def opening_text(prefix: str, floats: bool) -> str:
+    """What a file begins with. floats: it has doubles too."""
     macro = prefix.upper()
     guard = """
 /* Floats must be rounded to double after each operation, as they were when this was tested. */
@@ -239,7 +240,8 @@ void {prefix}_reset({prefix}_state_t *s)
 """
 
 
-def _weights_header(prefix: str, tables: list[Table]) -> str:
+def weights_header_text(prefix: str, tables: list[Table]) -> str:
+    """The declarations of constants."""
     macro = prefix.upper()
     return f"""\
 /* Written by nervecord. The constants of {prefix}.c. */
@@ -254,6 +256,7 @@ def _weights_header(prefix: str, tables: list[Table]) -> str:
 """
 
 
-def _weights(prefix: str, tables: list[Table]) -> str:
+def weights_text(prefix: str, tables: list[Table]) -> str:
+    """Their definitions."""
     definitions = "\n".join(f"/* {table.about} */\n{table.definition(prefix)}" for table in tables)
     return f'/* Written by nervecord. */\n#include "{prefix}_weights.h"\n\n{definitions}'
