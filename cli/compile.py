@@ -28,7 +28,7 @@ from nervecord.cli.flags import (
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 from nervecord.compiler.files.atomic import made_folder
-from nervecord.compiler.target.protocol import Emitting, Needing
+from nervecord.compiler.target.abilities import Emitting, Needing
 from nervecord.errors import InfeasibleError, NervecordError
 
 if TYPE_CHECKING:

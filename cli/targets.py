@@ -16,7 +16,8 @@ from nervecord.errors import NervecordError, unknown_name
 from nervecord.targets import catalogue
 
 if TYPE_CHECKING:
-    from nervecord.compiler.target.protocol import Installable, Installation, Target, TargetSpec
+    from nervecord.compiler.target.abilities import Installable, Installation
+    from nervecord.compiler.target.protocol import Target, TargetSpec
     from nervecord.runtime.session import Session
 
 TEMPLATE = "template"
@@ -68,7 +69,7 @@ def _compiles(target: Target[Session]) -> bool:
 
 
 def _installable(target: Target[Session]) -> Installable | None:
-    from nervecord.compiler.target.protocol import Installable
+    from nervecord.compiler.target.abilities import Installable
 
     return target if isinstance(target, Installable) else None
 

@@ -32,9 +32,10 @@ from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration, calibrate, calibrate_stream
 from nervecord.compiler.plan.measured import measured_spikes, silent_layers
 from nervecord.compiler.plan.plan import plan
+from nervecord.compiler.target.abilities import Adopting
 from nervecord.compiler.target.implied import adopted
 from nervecord.compiler.target.options import chosen_options
-from nervecord.compiler.target.protocol import Adopting, Lowered, Target, TargetSpec
+from nervecord.compiler.target.protocol import Lowered, Target, TargetSpec
 from nervecord.compiler.target.specfile import spec_to_dict
 from nervecord.errors import InfeasibleError, NervecordError
 

@@ -24,8 +24,9 @@ from nervecord.compiler.graph.policy import Policy, parts
 from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import Level
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.target.abilities import Readable
 from nervecord.compiler.target.options import check_options
-from nervecord.compiler.target.protocol import Emitted, Lowered, Readable, Target, TargetSpec
+from nervecord.compiler.target.protocol import Emitted, Lowered, Target, TargetSpec
 from nervecord.compiler.target.specfile import read_spec
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
 from nervecord.runtime.session import Session

@@ -12,7 +12,8 @@ from typing import Any
 
 from nervecord.compiler.arithmetic import BOUNDS, Arithmetic
 from nervecord.compiler.graph.graph import Graph
-from nervecord.compiler.target.protocol import Adopting, Confidence, Fact, Target, TargetSpec
+from nervecord.compiler.target.abilities import Adopting
+from nervecord.compiler.target.protocol import Confidence, Fact, Target, TargetSpec
 from nervecord.errors import FileFormatError
 
 ABILITIES = ("bias", "graded_input", "readout", "recurrence")

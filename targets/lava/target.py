@@ -13,8 +13,9 @@ from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.plan.plan import plan
+from nervecord.compiler.target.abilities import Installation
 from nervecord.compiler.target.options import option
-from nervecord.compiler.target.protocol import Emitted, Installation, Lowered, TargetSpec
+from nervecord.compiler.target.protocol import Emitted, Lowered, TargetSpec
 from nervecord.errors import InfeasibleError, NervecordError
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession

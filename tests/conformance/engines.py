@@ -24,7 +24,7 @@ from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.plan.plan import Plan
-from nervecord.compiler.target.protocol import Installable
+from nervecord.compiler.target.abilities import Installable
 from nervecord.compiler.target.specfile import spec_from_dict
 from nervecord.errors import ContractError, MissingDependencyError, NervecordError
 from nervecord.runtime.answer import NOT_FINITE
