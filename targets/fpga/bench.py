@@ -24,8 +24,8 @@ def recorded(core: Interface, protocol: Protocol, blocks: int) -> tuple[list[byt
         steps = [machine.step({name: rows[k] for name, rows in entered.items()}) for k in range(core.code.window)]
         data = packed(numbers, protocol.in_bytes)
         orders += [b"W" + data + bytes([sum(data) % 256]), b"S", b"R"]
-        given = packed(left(core, steps), protocol.out_bytes)
-        answers += [b"w", b"s", b"r" + given + bytes([sum(given) % 256])]
+        answer = packed(left(core, steps), protocol.out_bytes)
+        answers += [b"w", b"s", b"r" + answer + bytes([sum(answer) % 256])]
     return orders, answers
 
 
@@ -36,11 +36,11 @@ def packed(numbers: Array, size: int) -> bytes:
 
 def drawn(code: Microcode, rng: np.random.Generator) -> dict[str, Array]:
     """What enters in a block: entry -> (window, 1, n), within what each may be."""
-    found: dict[str, Array] = {}
+    entering: dict[str, Array] = {}
     layout = code.layout
     steps = layout.plan.schedule.steps
     for entrance in layout.entrances:
-        if entrance.name in found:
+        if entrance.name in entering:
             continue
         high = max(min(entrance.high, entrance.low + 2 * entrance.high // 3), entrance.low)
         rows = rng.integers(entrance.low, high, endpoint=True, size=(entrance.rows, entrance.size))
@@ -48,8 +48,8 @@ def drawn(code: Microcode, rng: np.random.Generator) -> dict[str, Array]:
             rows[:, entrance.given :] = entrance.fixed
         block = np.zeros((layout.window, 1, entrance.size), dtype=np.int64)
         block[:steps, 0] = rows if entrance.rows > 1 else np.broadcast_to(rows, (steps, entrance.size))
-        found[entrance.name] = block
-    return found
+        entering[entrance.name] = block
+    return entering
 
 
 def left(core: Interface, steps: list[dict[str, Array]]) -> Array:
@@ -66,7 +66,7 @@ def bench_text(name: str, divider: int, patience: int, orders: list[bytes], answ
 
     It ends with a code that is not 0 where an answer is wrong, or is `patience` cycles late.
     """
-    sent, wanted = sum(map(len, orders)), sum(map(len, answers))
+    order_bytes, answer_bytes = sum(map(len, orders)), sum(map(len, answers))
     return f"""\
 `timescale 1ns / 1ps
 /* Written by nervecord: sends recorded orders on the serial line and compares the answers. */
@@ -75,7 +75,7 @@ module {name}_bench;
     reg clk = 0, rx = 1;
     wire tx;
     reg [15:0] order_length [0:EXCHANGES - 1], answer_length [0:EXCHANGES - 1];
-    reg [7:0] order [0:{sent - 1}], answer [0:{wanted - 1}];
+    reg [7:0] order [0:{order_bytes - 1}], answer [0:{answer_bytes - 1}];
     integer k, i, b, at = 0, got = 0, wrong = 0, waited = 0;
     reg [7:0] byte_in;
 

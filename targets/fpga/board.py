@@ -63,8 +63,8 @@ def sources() -> dict[str, str]:
 @functools.cache
 def boards() -> dict[str, Board]:
     """All of them, the smallest first."""
-    found = [Board(name=name, **entry) for name, entry in _file()["boards"].items()]
-    return {board.name: board for board in sorted(found, key=lambda b: (b.ram * b.ram_bits, b.cells))}
+    known_boards = [Board(name=name, **entry) for name, entry in _file()["boards"].items()]
+    return {board.name: board for board in sorted(known_boards, key=lambda b: (b.ram * b.ram_bits, b.cells))}
 
 
 def board(name: str) -> Board:

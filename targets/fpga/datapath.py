@@ -75,22 +75,22 @@ class Unit:
     @property
     def state(self) -> dict[str, Field]:
         """State -> what holds it; before the first step it is 0."""
-        found = {}
+        fields = {}
         for name, place in self.body.kept.items():
             places = [place, *(k for k, n in enumerate(self.body.nodes) if n.operation == "state" and n.name == name)]
             ranges = [member.ranges[k] for member in self.members for k in places]
-            found[name] = Field.holding(min(0, *(low for low, _ in ranges)), max(0, *(high for _, high in ranges)))
-        return found
+            fields[name] = Field.holding(min(0, *(low for low, _ in ranges)), max(0, *(high for _, high in ranges)))
+        return fields
 
     @property
     def constants(self) -> dict[int, Field]:
         """Place -> what holds a constant that differs between neurons."""
-        found = {}
+        fields = {}
         for place in self.body.values:
             every = [member.body.values[place] for member in self.members]
             if any(value.size > 1 and (value != value.flat[0]).any() for value in every):
-                found[place] = Field.holding(min(int(v.min()) for v in every), max(int(v.max()) for v in every))
-        return found
+                fields[place] = Field.holding(min(int(v.min()) for v in every), max(int(v.max()) for v in every))
+        return fields
 
 
 def units(equations: Sequence[Equations]) -> tuple[list[Unit], list[tuple[int, int]]]:
@@ -99,14 +99,14 @@ def units(equations: Sequence[Equations]) -> tuple[list[Unit], list[tuple[int, i
     Raises:
         InfeasibleError: an operation has no hardware; it is named.
     """
-    found: dict[Any, list[Equations]] = {}
+    members_of: dict[Any, list[Equations]] = {}
     keys = [_key(each) for each in equations]
     places = []
     for key, each in zip(keys, equations, strict=True):
-        members = found.setdefault(key, [])
-        places.append((list(found).index(key), len(members)))
+        members = members_of.setdefault(key, [])
+        places.append((list(members_of).index(key), len(members)))
         members.append(each)
-    return [Unit(members[0].body, tuple(members)) for members in found.values()], places
+    return [Unit(members[0].body, tuple(members)) for members in members_of.values()], places
 
 
 def _key(equations: Equations) -> Any:
@@ -195,9 +195,9 @@ class Datapath:
 
     def _resized(self, value: Any, shape: Shape, place: int, stage: int) -> Value:
         """The value in the width of its range: what is cut off is proved to be its sign alone."""
-        found = Signal(shape, name=f"{self.name}_{place}_{stage}_")
-        self.m.d.comb += found.eq(value)
-        return found
+        resized = Signal(shape, name=f"{self.name}_{place}_{stage}_")
+        self.m.d.comb += resized.eq(value)
+        return resized
 
     def _origin(self, place: int, node: Node) -> Value:
         if node.operation == "input":
@@ -207,11 +207,11 @@ class Datapath:
         if place in self.constants:
             return self.constants[place]
         numbers = [int(member.body.values[place].flat[0]) for member in self.unit.members]
-        found: Value = Const(numbers[0], self.unit.field(place).shape)
+        value: Value = Const(numbers[0], self.unit.field(place).shape)
         for k, number in enumerate(numbers):
             if number != numbers[0]:
-                found = Mux(self.member == k, Const(number, self.unit.field(place).shape), found)
-        return found
+                value = Mux(self.member == k, Const(number, self.unit.field(place).shape), value)
+        return value
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -318,12 +318,12 @@ def packed(fields: Mapping[Any, Field]) -> int:
 
 def unpack(word: Value, fields: Mapping[Any, Field]) -> dict[Any, Value]:
     """The numbers of a word."""
-    found, at = {}, 0
+    parts, at = {}, 0
     for key, field in fields.items():
         bits = word[at : at + field.bits]
-        found[key] = bits.as_signed() if field.signed else bits
+        parts[key] = bits.as_signed() if field.signed else bits
         at += field.bits
-    return found
+    return parts
 
 
 def pack(values: Mapping[Any, Value], fields: Mapping[Any, Field]) -> Value:

@@ -82,15 +82,15 @@ class Port:
         Raises:
             EngineError: the board takes nothing, or is unplugged.
         """
-        left, until = data, time.monotonic() + self.patience
-        while left:
+        rest, until = data, time.monotonic() + self.patience
+        while rest:
             if not self._ready(until, write=True):
                 raise EngineError(
-                    f"the board took {len(data) - len(left)} of {len(data)} bytes within {self.patience:g} s",
+                    f"the board took {len(data) - len(rest)} of {len(data)} bytes within {self.patience:g} s",
                     where=self.path,
                 )
             with self._plugged():
-                left, until = left[os.write(self._file, left) :], time.monotonic() + self.patience
+                rest, until = rest[os.write(self._file, rest) :], time.monotonic() + self.patience
 
     def read(self, count: int) -> bytes:
         """So many bytes.
@@ -98,16 +98,16 @@ class Port:
         Raises:
             EngineError: the board says nothing, or is unplugged.
         """
-        found, until = b"", time.monotonic() + self.patience
-        while len(found) < count:
+        received, until = b"", time.monotonic() + self.patience
+        while len(received) < count:
             if not self._ready(until):
                 raise EngineError(
-                    f"the board sent {len(found)} of {count} bytes within {self.patience:g} s",
+                    f"the board sent {len(received)} of {count} bytes within {self.patience:g} s",
                     where=self.path,
                     hint="is the bitstream of this program loaded?",
                 )
-            found, until = found + self._received(count - len(found)), time.monotonic() + self.patience
-        return found
+            received, until = received + self._received(count - len(received)), time.monotonic() + self.patience
+        return received
 
     def drop(self) -> None:
         """Forget what is received until the board says nothing for as long as it may think.
@@ -131,10 +131,10 @@ class Port:
 
     def _received(self, most: int) -> bytes:
         with self._plugged():
-            found = os.read(self._file, most)
-            if not found:
+            chunk = os.read(self._file, most)
+            if not chunk:
                 raise OSError(errno.EIO, "it was hung up")
-        return found
+        return chunk
 
     @contextlib.contextmanager
     def _plugged(self) -> Iterator[None]:
@@ -163,14 +163,14 @@ class Host:
 
     def __init__(self, port: Port, protocol: Protocol) -> None:
         self.port, self.protocol = port, protocol
-        wanted = protocol.greeting
+        expected = protocol.greeting
         self._order(b"V", b"v")
-        found = b"v" + port.read(len(wanted) - 1)
-        if found[1] != VERSION:
-            raise EngineError(f"speaks version {found[1]} of the protocol, not {VERSION}", where=port.path)
-        if found != wanted:
+        greeting = b"v" + port.read(len(expected) - 1)
+        if greeting[1] != VERSION:
+            raise EngineError(f"speaks version {greeting[1]} of the protocol, not {VERSION}", where=port.path)
+        if greeting != expected:
             raise EngineError(
-                f"holds the program {found[2:10].hex()}, not {wanted[2:10].hex()}",
+                f"holds the program {greeting[2:10].hex()}, not {expected[2:10].hex()}",
                 where=port.path,
                 hint="load the bitstream of this program",
             )
@@ -204,12 +204,12 @@ class Host:
 
     def _order(self, order: bytes, answer: bytes) -> None:
         self.port.write(order)
-        found = self.port.read(1)
-        if found == b"e":
+        reply = self.port.read(1)
+        if reply == b"e":
             code = self.port.read(1)[0]
             raise EngineError(f"the board answers {ERRORS.get(code, f'error {code}')}", where=self.port.path)
-        if found != answer:
-            raise EngineError(f"the board answers {found!r}, not {answer!r}", where=self.port.path)
+        if reply != answer:
+            raise EngineError(f"the board answers {reply!r}, not {answer!r}", where=self.port.path)
 
 
 class Board:

@@ -67,9 +67,9 @@ class Estimate:
 def memories(core: Interface) -> dict[str, tuple[int, int]]:
     """Name -> (words, bits of one)."""
     code = core.code
-    found = {name: (len(words), bits) for name, (bits, words) in core.contents().items()}
+    shapes = {name: (len(words), bits) for name, (bits, words) in core.contents().items()}
     value = max(code.values.most, 1).bit_length() + 1
-    found |= {
+    shapes |= {
         "lists": (code.lists.depth, address_bits(max(code.lists.most, 2))),
         "values": (code.values.depth, value),
         "counts": (code.counts.depth, max(code.counts.most.bit_length(), 1)),
@@ -78,7 +78,7 @@ def memories(core: Interface) -> dict[str, tuple[int, int]]:
         "out": (code.out.depth, core.out_field.bits),
         "state": (code.state.depth, core.state_bits),
     }
-    return {name: shape for name, shape in found.items() if shape[0] * shape[1]}
+    return {name: shape for name, shape in shapes.items() if shape[0] * shape[1]}
 
 
 def estimate(core: Interface, board: Board, protocol: Protocol) -> Estimate:

@@ -32,12 +32,12 @@ def host_files(plan: Plan, protocol: Protocol, prefix: str, count: int) -> dict[
     """
     if plan.contract is None:
         return {}
-    made = c_layout(plan)
-    core, host = Core(made, prefix, observed=False), Host(made, prefix)
+    core_layout = c_layout(plan)
+    core, host = Core(core_layout, prefix, observed=False), Host(core_layout, prefix)
     order = _order(core, protocol)
     body = "\n".join([*core.helpers.text.values(), _exchange(prefix, protocol), order, _reset(prefix), host.text()])
     # Of the constants of the core those alone that encoders of spikes have, which are the host's here.
-    tables = [table for table in made.tables if f"{prefix}_{table.name}" in order] + host.tables
+    tables = [table for table in core_layout.tables if f"{prefix}_{table.name}" in order] + host.tables
     return {
         f"{prefix}_host.h": _header(core, protocol, order),
         f"{prefix}_host.c": _renamed(opening_text(prefix, floats=True), prefix) + "\n" + body,

@@ -113,14 +113,14 @@ void {prefix}_posix_close({prefix}_line_t *line)
 
 def recorded_steps(plan: Plan, count: int) -> Vectors:
     """Steps of the definition, whose observations are drawn around what the policy was trained on."""
-    given = observations(plan, count).astype(np.float32)
+    rows = observations(plan, count).astype(np.float32)
     session, reset = MachineSession(plan), count // 2
-    wanted = []
-    for k, row in enumerate(given):
+    actions = []
+    for k, row in enumerate(rows):
         if k == reset:
             session.reset()
-        wanted.append(session.step(row.astype(np.float64)).astype(np.float32))
-    return Vectors(given, np.stack(wanted), reset)
+        actions.append(session.step(row.astype(np.float64)).astype(np.float32))
+    return Vectors(rows, np.stack(actions), reset)
 
 
 def observations(plan: Plan, count: int) -> Array:
@@ -141,7 +141,7 @@ def observations(plan: Plan, count: int) -> Array:
 def test_text(prefix: str, vectors: Vectors) -> str:
     """A program that plays recorded steps on a board."""
     macro, count = prefix.upper(), len(vectors.given)
-    given, wanted = (
+    observed, actions = (
         rows([f"0x{bits:08x}u" for bits in values.view(np.uint32).ravel().tolist()])
         for values in (vectors.given, vectors.wanted)
     )
@@ -154,10 +154,10 @@ def test_text(prefix: str, vectors: Vectors) -> str:
 
 /* Bits of floats. */
 static const uint32_t given[{count}][{macro}_OBS_DIM] = {{
-{given}
+{observed}
 }};
 static const uint32_t wanted[{count}][{macro}_ACT_DIM] = {{
-{wanted}
+{actions}
 }};
 
 int main(int argc, char **argv)

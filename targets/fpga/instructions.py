@@ -158,20 +158,20 @@ class Microcode:
         Args:
             entered: entry -> (window, batch, ...), what enters the core in a block. copy: of the batch.
         """
-        found = np.zeros((self.rows, max(self.inputs // self.rows, 0)), dtype=np.int64)
+        numbers = np.zeros((self.rows, max(self.inputs // self.rows, 0)), dtype=np.int64)
         for name, (at, size, rows) in self.places.items():
-            found[:rows, at : at + size] = entered[name][:rows, copy].reshape(rows, size)
-        return found.ravel()
+            numbers[:rows, at : at + size] = entered[name][:rows, copy].reshape(rows, size)
+        return numbers.ravel()
 
     def leaving(self, numbers: Array) -> dict[str, Array]:
         """What the host reads, as `After.leave` takes it: core step -> (window, 1, ...), of every read."""
-        found, at = {}, 0
+        values, at = {}, 0
         plan = self.layout.plan
         for end in self.layout.exits:
             rows = np.zeros((plan.window, 1, end.size), dtype=np.int64)
             # A sum stands in the first of its steps: what takes it adds up all of them.
             count = self.rows if end.rows else 1
             rows[end.first : end.first + count, 0] = numbers[at : at + count * end.size].reshape(count, end.size)
-            found[end.population] = rows.reshape(plan.window, 1, *plan.step(end.population).op.out_shape)
+            values[end.population] = rows.reshape(plan.window, 1, *plan.step(end.population).op.out_shape)
             at += count * end.size
-        return found
+        return values

@@ -150,11 +150,11 @@ def layout(plan: Plan) -> Layout:
     names = {identifier: name for name, identifier in printed.names.items()}
     populations = tuple(_population(plan, cell, names) for cell in printed.cells)
     rings = dict(printed.rings)
-    held = {link.held for link in printed.links.values() if link.held is not None}
+    constant = {link.held for link in printed.links.values() if link.held is not None}
     entrances = [
         entrance
         for entry in plan.entries
-        for entrance in _entrances(plan, entry, rings.get(entry.name), entry.name in held)
+        for entrance in _entrances(plan, entry, rings.get(entry.name), entry.name in constant)
     ]
     rows = not plan.schedule.held
     exits = tuple(Exit(read.source, plan.step(read.source).op.size, read.first, read.last, rows) for read in plan.reads)
@@ -218,12 +218,12 @@ def _dense(link: LinkLayout) -> Array:
     """Weights by source, those that are zero included."""
     if link.column is None or link.start is None:
         return link.weight.values.reshape(link.inputs, link.outputs)
-    found = np.zeros((link.inputs, link.outputs), dtype=np.int64)
+    matrix = np.zeros((link.inputs, link.outputs), dtype=np.int64)
     starts = link.start.values
     source = np.repeat(np.arange(link.inputs), np.diff(starts))
     count = int(starts[-1])
-    found[source, link.column.values[:count]] = link.weight.values[:count]
-    return found
+    matrix[source, link.column.values[:count]] = link.weight.values[:count]
+    return matrix
 
 
 def _entrances(plan: Plan, entry: Entry, ring: Ring | None, held: bool) -> list[Entrance]:
@@ -237,15 +237,15 @@ def _entrances(plan: Plan, entry: Entry, ring: Ring | None, held: bool) -> list[
     most = max(abs(low), abs(high), *(abs(x) for x in fixed), 1)
     rows = plan.schedule.steps if pulses or not plan.schedule.held else 1
     equations = _identity(min(low, 0, *fixed), max(high, 0, *fixed))
-    found = []
+    entrances = []
     if held:
         source = Source(held_list(entry.name), entry.op.size, 1, entry.graded, most)
-        found.append(Entrance(entry.name, entry.op.size, low, high, fixed, equations, True, rows, source))
+        entrances.append(Entrance(entry.name, entry.op.size, low, high, fixed, equations, True, rows, source))
     if ring is not None:
-        found.append(
+        entrances.append(
             Entrance(entry.name, entry.op.size, low, high, fixed, equations, False, rows, _source(entry.name, ring))
         )
-    return found
+    return entrances
 
 
 def _identity(low: int, high: int) -> Equations:

@@ -42,7 +42,7 @@ class _Writer:
         for source in sorted(sources, key=lambda source: not source.valued):
             self.rings[source.name] = self._ring(source)
         self._stored([c for p in layout.populations for c in p.incoming])
-        held = {p.name: self._held_products(p) for p in layout.populations}
+        products_of = {p.name: self._held_products(p) for p in layout.populations}
         code.loop = len(code.instructions)
         for entrance in layout.entrances:
             if not entrance.held:
@@ -53,7 +53,7 @@ class _Writer:
         }
         code.outputs = code.out.depth
         for population in layout.populations:
-            self._population(population, held[population.name], exits.get(population.name))
+            self._population(population, products_of[population.name], exits.get(population.name))
         code.words = np.concatenate(self._dense) if self._dense else np.zeros((0, self.lanes), np.int64)
         return code
 
@@ -109,15 +109,15 @@ class _Writer:
         chosen = []
         for c in [*connections, *(self._unit(size, ()) for size in self._unit_sizes())]:
             blocks = self._blocks(c.weight)
-            used: Array = np.any(blocks, axis=2)
+            nonzero: Array = np.any(blocks, axis=2)
             bits = _bits(int(np.abs(c.weight).max(initial=0))) * self.lanes
             index = max(blocks.shape[1] - 1, 1).bit_length()
-            sparse = np.count_nonzero(used) * (bits + index) + len(blocks) * 24 < used.size * bits
-            chosen.append((c, blocks, used, sparse))
-        for c, blocks, used, sparse in sorted(chosen, key=lambda it: not it[3]):
-            self._store(c, blocks, used, sparse=sparse)
+            sparse = np.count_nonzero(nonzero) * (bits + index) + len(blocks) * 24 < nonzero.size * bits
+            chosen.append((c, blocks, nonzero, sparse))
+        for c, blocks, nonzero, sparse in sorted(chosen, key=lambda it: not it[3]):
+            self._store(c, blocks, nonzero, sparse=sparse)
 
-    def _store(self, c: Connection, blocks: Array, used: Array, *, sparse: bool) -> None:
+    def _store(self, c: Connection, blocks: Array, nonzero: Array, *, sparse: bool) -> None:
         code = self.code
         base = sum(len(words) for words in self._dense)
         if not sparse:
@@ -125,20 +125,20 @@ class _Writer:
             self._dense.append(blocks.reshape(-1, self.lanes))
             return
         self.weights[c.name] = Weights(base, 0, len(code.table))
-        starts = base + np.concatenate([[0], np.cumsum(used.sum(axis=1))])
+        starts = base + np.concatenate([[0], np.cumsum(nonzero.sum(axis=1))])
         code.table += [(int(a), int(b - a)) for a, b in itertools.pairwise(starts)]
-        self._dense.append(blocks[used])
-        code.columns += np.nonzero(used)[1].tolist()
+        self._dense.append(blocks[nonzero])
+        code.columns += np.nonzero(nonzero)[1].tolist()
 
     # ------------------------------------------------------------------------------------------------ instructions
 
     def _put(self, kind: int, steps: tuple[int, int], fields: dict[str, int]) -> None:
         self.code.instructions.append({"kind": kind, "first": steps[0], "last": steps[1], **fields})
 
-    def _numbered(self, found: list[int], value: int) -> int:
-        if value not in found:
-            found.append(value)
-        return found.index(value)
+    def _numbered(self, numbers: list[int], value: int) -> int:
+        if value not in numbers:
+            numbers.append(value)
+        return numbers.index(value)
 
     def _add_rows(self, c: Connection, steps: tuple[int, int], shift: int) -> int:
         """Instructions that add what a connection gives; returns the largest magnitude of the sum."""
@@ -225,7 +225,7 @@ class _Writer:
 
     def _held_products(self, population: Population) -> list[tuple[Connection, Place, int]]:
         """Instructions that take the products of what is held; (connection, where they stand, largest magnitude)."""
-        found: list[tuple[Connection, Place, int]] = []
+        products: list[tuple[Connection, Place, int]] = []
         together: dict[tuple[int, tuple[int | None, ...]], list[Connection]] = {}
         for c in population.incoming:
             if c.held:
@@ -242,8 +242,8 @@ class _Writer:
                 most += magnitude
                 self._keep((0, 0), population.size, shift=shift, held=before, to=place, most=most)
                 before = place
-            found.append((connections[0], place, most))
-        return found
+            products.append((connections[0], place, most))
+        return products
 
     def _enter_once(self, c: Connection) -> None:
         """The list of a held entry, where it is not there yet."""
@@ -257,13 +257,13 @@ class _Writer:
 
     def _stretches(self, population: Population, when: tuple[int | None, ...]) -> list[tuple[int, int, int | None]]:
         """(first, last step, blocks ago) of useful steps."""
-        found: list[tuple[int, int, int | None]] = []
+        stretches: list[tuple[int, int, int | None]] = []
         for k in population.useful:
-            if found and found[-1][2] == when[k]:
-                found[-1] = (found[-1][0], k, when[k])
+            if stretches and stretches[-1][2] == when[k]:
+                stretches[-1] = (stretches[-1][0], k, when[k])
             else:
-                found.append((k, k, when[k]))
-        return found
+                stretches.append((k, k, when[k]))
+        return stretches
 
     def _population(
         self, population: Population, held: list[tuple[Connection, Place, int]], end: tuple[Exit, int] | None

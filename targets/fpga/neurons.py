@@ -113,9 +113,9 @@ class Neurons(Rows):
         paths = []
         for k, unit in enumerate(core.units):
             entering = unit.field(next((p for p, n in enumerate(unit.body.nodes) if n.operation == "input"), 0))
-            taken = x[: entering.bits].as_signed() if entering.signed else x[: entering.bits]
-            kept, constant = unpack(word, unit.state), unpack(constants, unit.constants)
-            paths.append(Datapath(m, unit, f"unit{k}", taken, kept, constant, member_of))
+            entering_value = x[: entering.bits].as_signed() if entering.signed else x[: entering.bits]
+            states, constant = unpack(word, unit.state), unpack(constants, unit.constants)
+            paths.append(Datapath(m, unit, f"unit{k}", entering_value, states, constant, member_of))
         depth = max((path.depth for path in paths), default=0)
         # Of two banks one is read while the other one is written: an odd number of cycles lies between.
         depth = max(depth, 1)
@@ -126,10 +126,10 @@ class Neurons(Rows):
         with m.Switch(unit_of):
             for k, (unit, path) in enumerate(zip(core.units, paths, strict=True)):
                 with m.Case(k):
-                    result, kept = path.ends(depth)
+                    result, states = path.ends(depth)
                     m.d.comb += value.eq(result)
                     if unit.state:
-                        m.d.comb += state_next.eq(pack(kept, unit.state))
+                        m.d.comb += state_next.eq(pack(states, unit.state))
         keeps = self._choice([int(bool(core.units[u].state)) for u, _ in core.places], cell)
         m.d.comb += [state_write.eq(valid & keeps), state_write_at.eq(state_base + place)]
         with m.If(self.clearing):
@@ -149,12 +149,12 @@ class Neurons(Rows):
         """values[number]"""
         if len(set(values)) <= 1:
             return Const(values[0] if values else 0)
-        found = Signal(max(max(values).bit_length(), 1))
+        chosen = Signal(max(max(values).bit_length(), 1))
         with self.m.Switch(number):
             for k, value in enumerate(values):
                 with self.m.Case(k):
-                    self.m.d.comb += found.eq(value)
-        return found
+                    self.m.d.comb += chosen.eq(value)
+        return chosen
 
     def _later(self, value: Value, cycles: int) -> Value:
         for _ in range(cycles):
@@ -171,9 +171,9 @@ class Neurons(Rows):
         if not self.core.banked:
             read, write = self._memory("state", unsigned(bits), self.code.state.depth)
             m.d.comb += [read.addr.eq(read_at), write.addr.eq(write_at), write.data.eq(data), write.en.eq(writes)]
-            found: Value = read.data
-            return found
-        given, odd = [], Signal()
+            read_word: Value = read.data
+            return read_word
+        words, odd = [], Signal()
         m.d.sync += odd.eq(read_at[0])
         for bank in range(2):
             parts = []
@@ -197,8 +197,8 @@ class Neurons(Rows):
                     o_DATAOUT=out,
                 )
                 parts.append(out)
-            given.append(Cat(*parts)[:bits])
-        return Mux(odd, given[1], given[0])
+            words.append(Cat(*parts)[:bits])
+        return Mux(odd, words[1], words[0])
 
     def _address14(self, address: Value) -> Value:
         wide = Signal(14)

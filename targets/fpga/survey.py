@@ -48,9 +48,9 @@ def survey(program: Program, board_name: str, lanes: int, *, measured: bool, obs
     Raises:
         InfeasibleError: an op has no hardware. MissingDependencyError: a tool is missing. EngineError: one failed.
     """
-    found = designs(program, lanes)
-    chosen = found[board(board_name).name]
-    fitting = [name for name, each in found.items() if not each.estimate.lacking]
+    by_board = designs(program, lanes)
+    chosen = by_board[board(board_name).name]
+    fitting = [name for name, each in by_board.items() if not each.estimate.lacking]
     finding, routed, cycles = _lack(chosen.estimate, fitting), None, None
     if measured and finding is None:
         try:
@@ -63,10 +63,10 @@ def survey(program: Program, board_name: str, lanes: int, *, measured: bool, obs
         "board": board_name,
         "lanes": lanes,
         "feasible": finding is None,
-        "boards": {name: _board_data(each.estimate) for name, each in found.items()},
+        "boards": {name: _board_data(each.estimate) for name, each in by_board.items()},
         **_detail_data(chosen.estimate, program.contract, routed, cycles),
     }
-    rows = [(name, _board_words(each.estimate)) for name, each in found.items()]
+    rows = [(name, _board_words(each.estimate)) for name, each in by_board.items()]
     rows += _detail_rows(chosen, program.contract, routed, cycles)
     return Survey(data, tuple(rows), finding)
 
@@ -101,7 +101,7 @@ def simulated_cycles(program: Program, lanes: int, observations: Array | None) -
         for _ in range(BLOCKS):
             (core,) = machine.cores
             core.block(machine.code.entering(drawn(machine.code, rng), 0))
-        found, of = machine.cycles, f"{BLOCKS} drawn blocks"
+        counts, of = machine.cycles, f"{BLOCKS} drawn blocks"
         machine.close()
     else:
         recorded = observations is not None
@@ -110,9 +110,9 @@ def simulated_cycles(program: Program, lanes: int, observations: Array | None) -
         with SimulatedSession(program.policy, lanes=lanes) as session:
             for row in rows:
                 session.step(row)
-            found = session.cycles
+            counts = session.cycles
         of = f"{len(rows)} {'recorded' if recorded else 'drawn'} observations"
-    return Cycles(float(np.mean(found)), max(found), of)
+    return Cycles(float(np.mean(counts)), max(counts), of)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def _board_data(estimate: Estimate) -> dict[str, Any]:
 def _detail_data(
     estimate: Estimate, contract: Contract | None, routed: Placed | None, cycles: Cycles | None
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    data: dict[str, Any] = {
         "estimate": dict(estimate.used),
         "placed": None if routed is None else routed.to_dict(),
         "cycles": _counts(estimate, cycles),
@@ -147,9 +147,9 @@ def _detail_data(
         "serial_milliseconds": estimate.serial * 1e3,
     }
     if contract is not None:
-        found["control_period"] = contract.control_period
-        found["share"] = _shares(estimate, contract, cycles)
-    return found
+        data["control_period"] = contract.control_period
+        data["share"] = _shares(estimate, contract, cycles)
+    return data
 
 
 def _counts(estimate: Estimate, cycles: Cycles | None) -> dict[str, float]:
@@ -185,9 +185,9 @@ def _holds(on: Board) -> str:
 
 
 def _detail_rows(
-    made: Design, contract: Contract | None, routed: Placed | None, cycles: Cycles | None
+    design: Design, contract: Contract | None, routed: Placed | None, cycles: Cycles | None
 ) -> list[tuple[str, str]]:
-    estimate, on = made.estimate, made.estimate.board
+    estimate, on = design.estimate, design.estimate.board
     rows = [(f"{on.name} holds", f"{_holds(on)} ({on.title})")]
     rows += [("source", text) for text in sources().values()]
     measured = {} if routed is None else estimate.words(routed.used)

@@ -63,8 +63,8 @@ class FpgaTarget(ArithmeticTarget):
         chosen = {REPORTED: {"board": self.board, "lanes": self.lanes}}
         if parts(subject)[0].level is Level.INTEGER:
             return Lowered(subject, chosen)
-        made = super().lower(subject, calibration, schedule)
-        return Lowered(made.subject, {**made.report, **chosen}, made.allowances)
+        integers = super().lower(subject, calibration, schedule)
+        return Lowered(integers.subject, {**integers.report, **chosen}, integers.allowances)
 
     def adopting(self, arithmetic: Arithmetic) -> FpgaTarget:
         """The same with another arithmetic, for what is in those integers already."""
@@ -95,8 +95,8 @@ class FpgaTarget(ArithmeticTarget):
             require()
             from nervecord.targets.fpga.session import SimulatedStream
 
-            made = plan(program.graph, program.schedule)
-            return cast(StreamSession, SimulatedStream(made, lanes=lanes_of(program)))
+            block_plan = plan(program.graph, program.schedule)
+            return cast(StreamSession, SimulatedStream(block_plan, lanes=lanes_of(program)))
         return super().stream_session(program, engine)
 
     def needs(self, program: Program) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
