@@ -26,7 +26,8 @@ from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Parser, Verb
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.inspect import Report
-from nervecord.compiler.target.protocol import Needing, Survey, Surveying
+from nervecord.compiler.target.boards import Survey, Surveying
+from nervecord.compiler.target.protocol import Needing
 from nervecord.errors import InfeasibleError, NervecordError
 from nervecord.targets import catalogue
 

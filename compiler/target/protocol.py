@@ -19,12 +19,11 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.keys import LARGEST, UNLIMITED, declared, key, keys_of
-from nervecord.compiler.ops import Array, Level
+from nervecord.compiler.ops import Level
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
 from nervecord.errors import NervecordError, unknown_name
 
@@ -431,33 +430,6 @@ class Needing(Protocol):
 
     def needs(self, program: Any) -> tuple[Mapping[str, int], tuple[tuple[str, str], ...]]:
         """(numbers by name, what and how much in words) of a program of this target."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What a target finds of a program on the boards that it knows.
-
-    Args:
-        data: plain JSON types. rows: (what, how much) in words.
-        finding: what speaks against the board that is chosen; None: it holds the program.
-    """
-
-    data: Mapping[str, Any]
-    rows: tuple[tuple[str, str], ...]
-    finding: Finding | None
-
-
-@runtime_checkable
-class Surveying(Protocol):
-    """What a target has beside `Target` if boards hold its programs, of which `inspect` says what each has room for."""
-
-    def survey(self, program: Any, observations: Array | None) -> Survey:
-        """A program of this target on every board, and on the chosen one in detail.
-
-        Args:
-            observations: recorded ones of the policy, (k, n); None: there are none.
-        """
         ...
 
 

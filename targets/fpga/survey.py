@@ -16,7 +16,7 @@ from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.plan import plan
-from nervecord.compiler.target.protocol import Survey
+from nervecord.compiler.target.boards import Survey
 from nervecord.errors import InfeasibleError
 from nervecord.targets.fpga.bench import drawn
 from nervecord.targets.fpga.board import Board, board, sources

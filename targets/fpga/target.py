@@ -16,9 +16,10 @@ from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.plan.plan import plan
+from nervecord.compiler.target.boards import Survey
 from nervecord.compiler.target.implied import with_arithmetic
 from nervecord.compiler.target.options import option
-from nervecord.compiler.target.protocol import Emitted, Lowered, Survey, TargetSpec
+from nervecord.compiler.target.protocol import Emitted, Lowered, TargetSpec
 from nervecord.errors import NervecordError
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
