@@ -232,7 +232,8 @@ def test_its_own_program_plays_recorded_steps_on_a_board(tmp_path: Path) -> None
         assert done.returncode == 0, done.stdout + done.stderr
         assert "0 of 20 recorded steps differ" in done.stdout
     other = compiled(random_policy(4))
-    with SerialBoard(other, tmp_path) as board:
+    (tmp_path / "other").mkdir()  # a library at the same path would be the one that is loaded already
+    with SerialBoard(other, tmp_path / "other") as board:
         done = subprocess.run([str(host / "policy_hosttest"), board.port], capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert "another program" in done.stderr
