@@ -14,7 +14,7 @@ from nervecord.compiler.ops import Array
 from nervecord.targets.fpga.core import Core
 from nervecord.targets.fpga.instructions import Microcode
 from nervecord.targets.fpga.simulator import compiler
-from nervecord.targets.fpga.verilog import convert, write_contents
+from nervecord.targets.fpga.verilog import convert, hexadecimal
 
 SOURCE = Path(__file__).with_name("verilated.cc")
 FLAGS = ("-std=c++17", "-O0", "-w")
@@ -54,7 +54,8 @@ class Verilator:
         self._cores += 1
         core = Core(code)
         (folder / "core.v").write_text(convert(core, list(core.ports.values()), "core", folder))
-        write_contents(folder, core.contents())
+        for name, (bits, words) in core.contents().items():
+            (folder / f"{name}.hex").write_text(hexadecimal(bits, words), encoding="ascii")
         _run(["verilator", "--cc", "-Wno-fatal", "-Wno-lint", "--top-module", "core", "--Mdir", ".", "core.v"], folder)
         parts = [f'#include "{path.name}"\n' for path in sorted(folder.glob("*.cpp"))]
         (folder / "all.cc").write_text("".join([*parts, f'#include "{SOURCE}"\n']))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -184,9 +183,3 @@ def place_and_route(files: Mapping[str, str], board: Board, name: str) -> Placed
             hint="fewer lanes, or a board with a faster device",
         )
     return placed
-
-
-def floor_plan(text: str) -> list[tuple[int, int, str]]:
-    """(x, y, kind) of each cell that a netlist of nextpnr's --write names; for the picture in the documents."""
-    named = re.finditer(r'"NEXTPNR_BEL": "X(\d+)/Y(\d+)/([A-Za-z0-9_]+)"', text)
-    return [(int(match[1]), int(match[2]), match[3]) for match in named]

@@ -7,7 +7,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +103,6 @@ def hexadecimal(bits: int, words: Sequence[int]) -> str:
     """A memory's contents for $readmemh."""
     digits = -(-bits // 4)
     return "".join(f"{word:0{digits}x}\n" for word in words)
-
-
-def write_contents(folder: Path, contents: Mapping[str, tuple[int, list[int]]]) -> list[Path]:
-    """A file for each memory."""
-    paths = []
-    for name, (bits, words) in contents.items():
-        path = folder / f"{name}.hex"
-        path.write_text(hexadecimal(bits, words), encoding="ascii")
-        paths.append(path)
-    return paths
 
 
 # --------------------------------------------------------------------------------------------------------------------
