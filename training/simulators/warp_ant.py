@@ -76,7 +76,8 @@ class WarpAnt:
             self._graph = self._capture() if self._device.is_cuda else None
         views = (self._actions, self._observations, self._rewards, self._terminated, self._truncated)
         self._action_view, *self._views = (wp.to_torch(array) for array in views)
-        options = {
+        saved = {
+            "seeds": self._seeds,
             "qpos": self._data.qpos,
             "qvel": self._data.qvel,
             "qacc_warmstart": self._data.qacc_warmstart,
@@ -86,7 +87,7 @@ class WarpAnt:
             "diverged": self._diverged,
             "lead": self._lead,
         }
-        self._saved = {name: wp.to_torch(array) for name, array in options.items()}
+        self._saved = {name: wp.to_torch(array) for name, array in saved.items()}
         self.device = self._action_view.device
 
     def reset(self) -> Tensor:
@@ -115,8 +116,8 @@ class WarpAnt:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave, in place of `reset`."""
-        for name, view in self._saved.items():
-            view.copy_(state[name])
+        for name, values in state.items():
+            self._saved[name].copy_(values)
 
     def set_state(self, qpos: Array, qvel: Array, torso_x: Array | None = None, warmstart: Array | None = None) -> None:
         """Put every world into a state, in the middle of an episode.
