@@ -69,7 +69,7 @@ REFUSED: dict[Place, str] = {
     ("Pool", "padding", LARGEST_AXIS): "shape at out",
     ("Pool", "input_shape", LARGEST_AXIS): "size at graph",
     ("Quantise", "width", LARGEST_AXIS): "shape at out",
-    ("Quantise", "limit", 1 << 24): "limit at quantise",
+    **{("Quantise", name, 1 << 24): "limit at quantise" for name in ("limit", "constant")},
 }
 """Ends that nothing takes -> the rule that says so, and where."""
 
@@ -186,8 +186,6 @@ REFUSALS = {"onnx": FAR_ACTIONS, "c": FAR_ACTIONS | {("CountDecode", "weight"), 
 @functools.cache
 def host_runs() -> list[Actions]:
     drawn = {place: policy for place, policy in host_ends().items() if isinstance(policy, Policy)}
-    largest = ("Quantise", "constant", 1 << 24)
-    drawn[largest] = drawn[largest].replace(graph=fitted(drawn[largest].graph, SCHEDULES["carried"]))
     cases: dict[Any, Policy] = {**drawn, "smallest": smallest_policy()}
     return [actions_of({"place": place}, policy) for place, policy in cases.items()]
 
