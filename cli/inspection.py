@@ -112,10 +112,18 @@ def _surveys(subject: Any, targets: Sequence[Any], report: Report, args: argpars
         try:
             program = subject
             if not isinstance(subject, nervecord.Program) or subject.graph.arithmetic is None:
-                program = nervecord.compile(subject, cast(Any, it), inputs=inputs_of(args.inputs), steps=args.steps)
+                program = nervecord.compile(
+                    subject,
+                    cast(Any, it),
+                    limits=limits_of(args.limits),
+                    inputs=inputs_of(args.inputs),
+                    steps=args.steps,
+                )
             found[name] = it.survey(program, getattr(subject, "recorded", None))
         except InfeasibleError as error:
-            finding = Finding("board", "error", "graph", error.message, fix=error.hint or "", target=name)
+            finding = Finding(
+                "board", "error", error.where or "graph", error.message, fix=error.hint or "", target=name
+            )
             found[name] = Survey({}, (), finding)
         except NervecordError as error:
             if getattr(it, "place_and_route", False):

@@ -1,6 +1,7 @@
 """Draws docs/fpga-floor-plan.png: how much of each tile of an iCE40 is configured, from what nextpnr writes.
 
-make -C ant_fpga TOOLS=yowasp-      # in a folder that `nervecord compile --target fpga --board icebreaker` wrote
+nervecord compile policy.nir --target fpga --board icebreaker -o ant_fpga/      # without --place-and-route
+make -C ant_fpga TOOLS=yowasp-
 python docs/fpga_floor_plan.py ant_fpga/policy.asc
 """
 

@@ -110,7 +110,7 @@ def not_checked(spec: TargetSpec) -> tuple[str, ...]:
 
 
 BOARD = (
-    "A board that the target was to be put on holds too little, or its clock is not reached.",
-    "Take the board that the finding names, or fewer lanes.",
+    "The board holds too little for what is compiled, its clock is not reached, or something has no hardware.",
+    "What the finding says: another board, fewer lanes, or another network.",
 )
 """Of the code `board`, which targets find that know boards."""

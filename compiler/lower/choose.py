@@ -75,13 +75,13 @@ def sparest(finest: C, others: Iterable[C], calibration: Calibration | StreamCal
     return next(fitting, finest)
 
 
-def _error(candidate: Planned, floats: Plan, calibration: Calibration | StreamCalibration) -> float:
+def _error(candidate: Planned, integers: Plan, calibration: Calibration | StreamCalibration) -> float:
     """The rms error of the action, or of the preferences where it is a choice; of a stream of what leaves."""
     if isinstance(calibration, StreamCalibration):
-        return _stream_error(candidate, floats, calibration)[0]
-    count = affordable(floats, SEARCH_OBSERVATIONS, SEARCH_WORK, SEARCH_STEPS)
-    rows = spread(len(calibration.observations), count, carried=not floats.schedule.resets)
-    actions, preferences = answers(floats, calibration.observations[rows])
+        return _stream_error(candidate, integers, calibration)[0]
+    count = affordable(integers, SEARCH_OBSERVATIONS, SEARCH_WORK, SEARCH_STEPS)
+    rows = spread(len(calibration.observations), count, carried=not integers.schedule.resets)
+    actions, preferences = answers(integers, calibration.observations[rows])
     if calibration.preferences is None:
         return _errors(actions - calibration.actions[rows])[0]
     assert preferences is not None

@@ -266,7 +266,7 @@ def _carriers(
         return {}
     encoders = {e.name for e in entries if not isinstance(e.op, Input) or e.limit is not None}
     inputs = {e.name for e in entries} - encoders
-    readouts = {readouts.source for readouts in float_plan.reads}
+    readouts = {read.source for read in float_plan.reads}
     # Where a neuron may spike several times in a step, none spikes just once in each.
     once = arithmetic.spikes_per_step == 1
     spiking = {p.name for p in normal_form if p.threshold is not None and once} - readouts
@@ -339,8 +339,8 @@ def _late(draft: Draft) -> dict[str, int]:
 def _quantise(draft: Draft, codes: Mapping[str, Op], scale: Mapping[str, float]) -> list[Quantised]:
     interval = 0
     if draft.plan.schedule.resets:
-        reads = [draft.timing.phase[read_phases.source] for read_phases in draft.plan.reads]
-        interval = draft.plan.schedule.steps + max(reads)
+        phases = [draft.timing.phase[read.source] for read in draft.plan.reads]
+        interval = draft.plan.schedule.steps + max(phases)
     settings = Settings(draft.arithmetic, draft.weight_bits, interval, draft.whole, draft.rest_bits)
 
     def one(p: Population, cap: float | None = None) -> Quantised:

@@ -125,7 +125,7 @@ def _proofs(plan: Plan) -> list[Proved]:
     arithmetic = plan.graph.arithmetic
     assert arithmetic is not None
     interval = plan.window if plan.schedule.resets else 0
-    sent = {name: Sent(*proofs) for name, proofs in entering(plan).items()}
+    sent = {name: Sent(*bounds) for name, bounds in entering(plan).items()}
     # Of spikes the range is known beforehand, so that loops of them are no loops here.
     sent |= {u.step.name: spiking(u.step.op.size, arithmetic) for u in plan.units if u.step.op.spikes}
     proofs = {unit.step.name: _unit(unit, arithmetic, interval, sent) for unit in _senders_first(plan)}

@@ -28,7 +28,7 @@ LARGEST_INTEGER = 1 << 31
 LARGEST_AXIS = 1 << 26
 """No axis of a shape is longer."""
 MOST_AXES = 16
-"""No shape has more axes: windows over all but one of them, with the batch, are then an array of 32, numpy's most."""
+"""No shape has more axes: windows over all but one, with the batch, are then an array of 32, the most of numpy 1."""
 KEY = "declared"
 
 

@@ -261,6 +261,19 @@ def _tail(macro: str, protocol: Protocol) -> list[str]:
 def _reset(prefix: str) -> str:
     macro = prefix.upper()
     return f"""\
+/* Zeros fill up what the board may wait for, beyond that they are orders that it does not know; then silence, unless
+   what is there never stops sending. */
+static void quiet({prefix}_state_t *s)
+{{
+    memset(s->bytes, 0, sizeof s->bytes);
+    s->line->write(s->line->context, s->bytes, sizeof s->bytes);
+    for (unsigned long k = 0; k < 65536UL + 4UL * sizeof s->bytes; k++) {{
+        if (s->line->read(s->line->context, s->bytes, 1) != 1) {{
+            return;
+        }}
+    }}
+}}
+
 int {prefix}_reset({prefix}_state_t *s)
 {{
     const {prefix}_line_t *const line = s->line;
@@ -269,11 +282,7 @@ int {prefix}_reset({prefix}_state_t *s)
     if (order(s, 'Z', 'z', 1)) {{
         return {macro}_OK;
     }}
-    /* Zeros fill up what the board may wait for, beyond that they are orders that it does not know; then silence. */
-    memset(s->bytes, 0, sizeof s->bytes);
-    line->write(line->context, s->bytes, sizeof s->bytes);
-    while (line->read(line->context, s->bytes, 1) == 1) {{
-    }}
+    quiet(s);
     s->lost = !order(s, 'Z', 'z', 1);
     return s->lost ? {macro}_NO_BOARD : {macro}_OK;
 }}
@@ -283,7 +292,13 @@ int {prefix}_open({prefix}_state_t *s, const {prefix}_line_t *line)
     memset(s, 0, sizeof *s);
     s->line = line;
     s->lost = 1;
-    if (!order(s, 'V', 'v', sizeof greeting) || memcmp(s->bytes, greeting, sizeof greeting) != 0) {{
+    if (!order(s, 'V', 'v', sizeof greeting)) {{
+        quiet(s); /* of an earlier user's order something may be on the way */
+        if (!order(s, 'V', 'v', sizeof greeting)) {{
+            return {macro}_NO_BOARD;
+        }}
+    }}
+    if (memcmp(s->bytes, greeting, sizeof greeting) != 0) {{
         return {macro}_NO_BOARD;
     }}
     return {prefix}_reset(s);

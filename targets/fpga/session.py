@@ -28,7 +28,7 @@ class Simulated:
     """Copies of a simulated core, one for each robot; what sessions and streams share.
 
     Args:
-        made: a plan of integers. batch: copies. lanes: weights per cycle.
+        plan: a plan of integers. batch: copies. lanes: weights per cycle.
 
     Raises:
         InfeasibleError: an op has no hardware. MissingDependencyError: see `Simulation`.

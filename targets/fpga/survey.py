@@ -15,6 +15,7 @@ from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.ops import Array
+from nervecord.compiler.plan.calibrate import spread
 from nervecord.compiler.plan.plan import plan
 from nervecord.compiler.target.abilities import Survey
 from nervecord.errors import InfeasibleError
@@ -97,16 +98,17 @@ def simulated_cycles(program: Program, lanes: int, observations: Array | None) -
     """
     if program.contract is None:
         machine = Simulated(plan(program.graph, program.schedule), lanes=lanes)
-        rng = np.random.default_rng(0)
-        for _ in range(BLOCKS):
-            (core,) = machine.cores
-            core.block(machine.code.entering(drawn(machine.code, rng), 0))
-        counts, of = machine.cycles, f"{BLOCKS} drawn blocks"
-        machine.close()
+        rng, (core,) = np.random.default_rng(0), machine.cores
+        try:
+            for _ in range(BLOCKS):
+                core.block(machine.code.entering(drawn(machine.code, rng), 0))
+            counts, of = machine.cycles, f"{BLOCKS} drawn blocks"
+        finally:
+            machine.close()
     else:
         recorded = observations is not None
         rows = observations if observations is not None else drawn_observations(plan(program.policy), BLOCKS)
-        rows = rows[np.linspace(0, len(rows) - 1, min(BLOCKS, len(rows))).astype(int)]
+        rows = rows[spread(len(rows), BLOCKS, carried=not program.policy.schedule.resets)]
         with SimulatedSession(program.policy, lanes=lanes) as session:
             for row in rows:
                 session.step(row)

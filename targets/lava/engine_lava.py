@@ -25,7 +25,7 @@ class Core:
     """A plan running in Lava, with the host's ops around it: what both kinds of session share.
 
     Args:
-        made: INTEGER, in Lava's arithmetic.
+        plan: INTEGER, in Lava's arithmetic.
         full_trace: record the membranes that are read at every step, not only where they are read.
         timeout: seconds a block may take. backend: see `Backend`.
     """

@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from graphs import LAVA
 from policies import random_policy
 
 import nervecord
+from nervecord.compiler.graph.graph import chain
+from nervecord.compiler.ops import Dense, Input, IntegerMembrane, IntegerSpike, Level, Neuron, Op, Output
 from nervecord.errors import EngineError, InfeasibleError, MissingDependencyError, NervecordError
 
 pytest.importorskip("amaranth")
@@ -135,6 +139,22 @@ def test_a_folder_holds_one_program_for_one_board(tmp_path: Path) -> None:
     assert {"board.lpf", "notes.txt", "policy.v"} <= names
     assert not names & {"board.pcf", "policy.bin", "report.json"}
     assert (tmp_path / "host" / "policy_host.c").read_text() != first
+
+
+def test_the_host_part_of_an_earlier_program_does_not_stay(tmp_path: Path) -> None:
+    """What is no policy has none."""
+    emitted(tmp_path)
+    host = {path.name for path in (tmp_path / "host").iterdir()}
+    assert {"policy_host.c", "Makefile"} <= host
+    nodes: list[tuple[str, Op]] = [
+        ("in", Input((3,), "spikes")),
+        ("fc", Dense(2 * np.eye(3, dtype=np.int32), 0, 8, 1)),
+        ("lif", Neuron(IntegerMembrane(40, np.zeros(3)), None, IntegerSpike(90))),
+        ("out", Output((3,))),
+    ]
+    graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
+    nervecord.target("fpga").emit(nervecord.compile(graph, "fpga"), tmp_path)
+    assert not [path for path in (tmp_path / "host").glob("*") if path.name in host]
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:

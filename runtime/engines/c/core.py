@@ -9,10 +9,10 @@ from nervecord.runtime.engines.c.products import Products
 
 
 class Core:
-    """Prints the core of a form.
+    """Prints the core of a layout.
 
     Args:
-        form: of the plan. prefix: of all names.
+        layout: of the plan. prefix: of all names.
         observed: with members that keep what every source sent, for engines and tests.
     """
 

@@ -25,7 +25,7 @@ class Host:
     """Prints the host's part of a policy.
 
     Args:
-        form: of the plan, which has a contract. prefix: of all names.
+        layout: of the plan, which has a contract. prefix: of all names.
 
     Raises:
         InfeasibleError: an op has no form in C; it is named.

@@ -35,7 +35,7 @@ class Compiled:
     """A plan in C with the states of a batch; what sessions and streams share.
 
     Args:
-        made: a plan of integers. flags: of the compiler. history: keep what was sent, for `trace`.
+        plan: a plan of integers. flags: of the compiler. history: keep what was sent, for `trace`.
         library: built ahead of time by `c_library.build_shared`; None: it is built now.
 
     Raises:

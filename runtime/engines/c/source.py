@@ -27,7 +27,7 @@ class Source:
     """The texts of a plan in C.
 
     Args:
-        form: of the plan. prefix: of names and files.
+        layout: of the plan. prefix: of names and files.
         header, source, weights_header, weights: texts.
         members: of the state, in order. tables: constants.
     """

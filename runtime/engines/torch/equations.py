@@ -89,7 +89,8 @@ SHARED: dict[str, Function] = {
     "either": torch.logical_or,
     "negated": torch.logical_not,
     "where": torch.where,
-    "clip": lambda x, low, high: _minimum(_maximum(x, low), high),
+    # Which zero a minimum of 0 and -0 gives depends on the length of a row.
+    "clip": lambda x, low, high: torch.where(x < low, low, torch.where(x > high, high, x)),
     "shift_left": lambda x, bits: x * 2.0**bits,
     "shift_right": lambda x, bits: torch.floor(x * 2.0**-bits),
     "scaled": _scaled,
