@@ -89,18 +89,18 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|", flush=True)
     for name in arguments.only:
         make, board, lanes = NETWORKS[name]
-        made = design(make(), board, lanes)
-        used, found, clock = made.estimate.used, {}, ""
+        board_design = design(make(), board, lanes)
+        used, measured, clock = board_design.estimate.used, {}, ""
         if not arguments.estimate:
             try:
-                routed = placed(made)
+                routed = placed(board_design)
             except InfeasibleError as error:
                 clock = error.message
             else:
-                found, clock = routed.used, f"{routed.mhz:.1f}"
+                measured, clock = routed.used, f"{routed.mhz:.1f}"
         cells = [
-            ", ".join(f"{each[what]:,}" for each in (used, found) if what in each)
-            if getattr(made.estimate.board, what)
+            ", ".join(f"{each[what]:,}" for each in (used, measured) if what in each)
+            if getattr(board_design.estimate.board, what)
             else ""
             for what in ("cells", "ram", "dsp")
         ]

@@ -12,7 +12,6 @@ from typing import get_args
 
 import numpy as np
 
-from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.expression import Body, Node
 from nervecord.compiler.ops import (
     OPS,
@@ -46,6 +45,7 @@ from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.neurons import RESETS
 from nervecord.compiler.ops.op import Op, Part
 from nervecord.compiler.ops.sigma_delta import Rectifier
+from nervecord.targets.catalogue import load_spec
 
 ROLES = {
     "input": "an end: where values enter",
@@ -108,35 +108,15 @@ def _op(op: type[Op]) -> Iterator[str]:
 
 
 ONE = np.ones(1)
-EXAMPLE = Arithmetic(
-    weight_bits=8,
+LAVA = load_spec("lava").integers
+assert LAVA is not None
+EXAMPLE = dataclasses.replace(
+    LAVA,
     weight_signs="twos-complement",
-    weight_exponent_low=-8,
-    weight_exponent_high=7,
-    accumulate="sum-then-shift",
-    product_bits=32,
-    input_shift=6,
-    current_bits=24,
     current_overflow="saturate",
-    membrane_bits=24,
     membrane_overflow="saturate",
-    decay="factor",
-    decay_bits=12,
-    decay_rounding="zero",
     current_decay_low=0,
-    order="current-first",
-    threshold_bits=17,
-    threshold_shift=6,
-    compare=">",
-    reset="zero",
-    spikes_per_step=1,
-    bias_bits=13,
-    bias_exponent_high=7,
-    bias_enters="membrane",
     readout="membrane",
-    graded_bits=16,
-    connection_delay=1,
-    delay_max=63,
 )
 """Of the equations in integers that are printed."""
 EXAMPLES: dict[type[Op], dict[str, Op]] = {

@@ -16,8 +16,8 @@ from nervecord.runtime.session import MachineSession
 class Vectors:
     """Recorded steps: float32 observations and the actions of the definition. reset: the step before which it is."""
 
-    given: Array
-    wanted: Array
+    observations: Array
+    actions: Array
     reset: int
 
 
@@ -140,10 +140,10 @@ def observations(plan: Plan, count: int) -> Array:
 
 def test_text(prefix: str, vectors: Vectors) -> str:
     """A program that plays recorded steps on a board."""
-    macro, count = prefix.upper(), len(vectors.given)
+    macro, count = prefix.upper(), len(vectors.observations)
     observed, actions = (
         rows([f"0x{bits:08x}u" for bits in values.view(np.uint32).ravel().tolist()])
-        for values in (vectors.given, vectors.wanted)
+        for values in (vectors.observations, vectors.actions)
     )
     return f"""\
 /* Written by nervecord: {count} recorded steps on a board; {prefix}_hosttest /dev/ttyUSB1 */

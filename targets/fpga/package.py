@@ -133,18 +133,18 @@ def write(
         InfeasibleError: an op has no hardware, the board holds too little, or its clock is not reached.
         MissingDependencyError: amaranth or a tool is missing. EngineError: a tool failed.
     """
-    made = design(program, board_name, lanes)
-    core, on = made.core, made.estimate.board
-    files = hardware(made)
+    board_design = design(program, board_name, lanes)
+    core, on = board_design.core, board_design.estimate.board
+    files = hardware(board_design)
     routed = place_and_route(files, on, NAME) if measured else None
     # Twice what a block takes at most, or clearing all memories.
-    patience = 2 * (made.estimate.cycles["most"] + (1 << 16))
-    files |= bench_files(NAME, on.divider, patience, *recorded(core, made.protocol, vectors))
-    host = host_files(core.code.layout.plan, made.protocol, NAME, STEPS)
+    patience = 2 * (board_design.estimate.cycles["most"] + (1 << 16))
+    files |= bench_files(NAME, on.divider, patience, *recorded(core, board_design.protocol, vectors))
+    host = host_files(core.code.layout.plan, board_design.protocol, NAME, STEPS)
     files |= {f"{FOLDER}/{name}": text for name, text in host.items()}
-    files["README.md"] = readme(program, made, routed)
+    files["README.md"] = readme(program, board_design, routed)
     if routed is not None:
-        report = {**routed.to_dict(), "estimate": dict(made.estimate.used)}
+        report = {**routed.to_dict(), "estimate": dict(board_design.estimate.used)}
         files["report.json"] = json.dumps(report, indent=2) + "\n"
     for parent in {Path(name).parent for name in files}:
         made_folder(folder / parent)

@@ -140,7 +140,7 @@ def _placed(files: tuple[tuple[str, str], ...], board: Board, name: str) -> Plac
             (folder / file).write_text(text, encoding="ascii")
         start = time.monotonic()
         run_tool("yosys", ["-q", "-p", synthesis(board, name)], folder)
-        made = time.monotonic()
+        synthesised = time.monotonic()
         placer, arguments = placing(board, name)
         try:
             run_tool(placer, [*arguments, "--timing-allow-fail", "-q"], folder)
@@ -162,7 +162,9 @@ def _placed(files: tuple[tuple[str, str], ...], board: Board, name: str) -> Plac
         what: int(report["utilization"].get(cell, {"used": 0})["used"]) for what, cell in USED[board.family].items()
     }
     mhz = min(float(clock["achieved"]) for clock in report["fmax"].values())
-    return Placed(board, used, mhz, {"synthesis": made - start, "place_and_route": done - made}, file, bitstream)
+    return Placed(
+        board, used, mhz, {"synthesis": synthesised - start, "place_and_route": done - synthesised}, file, bitstream
+    )
 
 
 def place_and_route(files: Mapping[str, str], board: Board, name: str) -> Placed:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conformance.ends import (
+    SUBTRACTS,
     Place,
     alone,
     float_ends,
@@ -98,7 +99,6 @@ def test_a_shape_has_at_most_the_axes_that_arrays_have_room_for() -> None:
 # --------------------------------------------------------------------------------------------------------------------
 # Integers
 
-SUBTRACTS: Row = {"arithmetic.reset": "subtract"}
 LONG = (("Dense", "delay", 4096), ("Sparse", "delay", 4096))
 """Ends behind which nothing arrives for thousands of steps."""
 

@@ -228,7 +228,7 @@ def c_layout(plan: Plan, *, whole: bool = False) -> CLayout:
         GraphError: it is not of integers.
         InfeasibleError: a range cannot be proved, or an op has no form in C; it is named.
     """
-    return _LayoutBuilder(plan, whole).made()
+    return _LayoutBuilder(plan, whole).layout()
 
 
 class _LayoutBuilder:
@@ -261,7 +261,7 @@ class _LayoutBuilder:
             if not (isinstance(step.op, Mantissas) or integer):
                 raise InfeasibleError(f"{step.op.kind} has no form in C", where=step.name)
 
-    def made(self) -> CLayout:
+    def layout(self) -> CLayout:
         """The whole form."""
         plan = self.plan
         rings = self._rings()
