@@ -44,6 +44,7 @@ from nervecord.compiler.lower.refusals import (
     DELAYED_IN_A_WINDOW,
     LEAK_IN_CURRENT,
     NO_BIAS_CARRIER,
+    RECURRENT_IN_A_WINDOW,
 )
 from nervecord.compiler.lower.relay import relays
 from nervecord.compiler.lower.reports import SMALLEST
@@ -52,6 +53,7 @@ from nervecord.compiler.lower.slices import sliced
 from nervecord.compiler.ops import ArgmaxDecode, Decode, Input, Level, Op, Output, Quantise, Rescale
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.plan.plan import Plan, plan
+from nervecord.compiler.plan.topology import Topology
 from nervecord.errors import InfeasibleError
 
 OPTIONS = ("weight_bits", "weight_slices")
@@ -248,7 +250,10 @@ def _require_timing(float_plan: Plan, normal_form: Sequence[Population], timing:
     for p in normal_form:
         for link in p.links:
             if float_plan.schedule.resets and link.delay:
-                raise DELAYED_IN_A_WINDOW.error(link.origin[0], link.delay, 0)
+                component = Topology.of(float_plan.graph).component
+                recurrent = component[link.source] == component[p.name]
+                refusal = RECURRENT_IN_A_WINDOW if recurrent else DELAYED_IN_A_WINDOW
+                raise refusal.error(link.origin[0], link.delay, 0)
     if float_plan.contract is not None and not float_plan.schedule.resets:
         late = next((p for p in normal_form if timing.phase[p.name]), None)
         if late is not None:

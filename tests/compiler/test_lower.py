@@ -18,7 +18,7 @@ from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.lower.ranges import overflows, prove
-from nervecord.compiler.lower.refusals import CARRIED_WITHOUT_DELAYS, NO_BIAS_CARRIER
+from nervecord.compiler.lower.refusals import CARRIED_WITHOUT_DELAYS, NO_BIAS_CARRIER, RECURRENT_IN_A_WINDOW
 from nervecord.compiler.ops import (
     Affine,
     Array,
@@ -405,6 +405,16 @@ def test_carried_state_without_delays_is_refused() -> None:
     policy = affine(affine(random_policy(state="carried"), "fc1", delay=0), "fc2", delay=0)
     with pytest.raises(InfeasibleError, match=re.escape(f"{CARRIED_WITHOUT_DELAYS.message} (1 against 0)")):
         lowered(policy)
+
+
+def test_a_loop_in_a_block_that_is_cleared_is_called_one() -> None:
+    """No training without delays helps it."""
+    policy = random_policy(state="reset")
+    graph = policy.graph
+    nodes = {**graph.nodes, "back": Affine(np.eye(32) / 4, None, 1)}
+    looped = policy.replace(graph=graph.replace(nodes=nodes, edges=(*graph.edges, ("lif1", "back"), ("back", "lif1"))))
+    with pytest.raises(InfeasibleError, match=re.escape(RECURRENT_IN_A_WINDOW.message)):
+        lowered(looped)
 
 
 def test_a_carried_readout_without_leak_cannot_be_bounded() -> None:
