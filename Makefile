@@ -26,7 +26,7 @@ MEASURED := latency scaling returns compile_cost verbs
 PRINTED  := c_cortex fused_update train_cost sigma_delta warp_speed choices conformance c_conformance lava_conformance lava_faults
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs fuzz agreement faults audit test test-all test-quick test-slow test-lava test-lava-dl test-neurobench test-exporters test-warp test-mjlab check format bench clean
+.PHONY: help install demo docs fuzz agreement faults audit test test-all test-long test-quick test-slow test-lava test-lava-dl test-neurobench test-exporters test-warp test-mjlab check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -52,10 +52,15 @@ $(VENV)/.installed-demo: pyproject.toml
 demo: $(DEMO_STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: 4 to 12 minutes
 	$(BIN)/nervecord demo --html $(DEMO)
 
-test: $(STAMP)  ## the test suite, in minutes, on all cores
-	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava_dl" tests $(or $(PYTEST),-n auto --maxprocesses 8 --dist loadfile)
+ALL_CORES := -n auto --maxprocesses 8 --dist loadfile
 
-test-all: test test-slow  ## the test suite and what takes minutes: fresh environments, long trainings, benchmarks
+test: $(STAMP)  ## the test suite, in minutes, on all cores
+	$(BIN)/python -m pytest -c tests/pytest.ini -m "not long and not slow and not lava and not lava_dl" tests $(or $(PYTEST),$(ALL_CORES))
+
+test-long: $(STAMP)  ## the tests of seconds each: trainings, builds, processes of their own
+	$(BIN)/python -m pytest -c tests/pytest.ini -m "long and not slow and not lava and not lava_dl" tests $(or $(PYTEST),$(ALL_CORES))
+
+test-all: test test-long test-slow  ## all tests: those of seconds and of minutes too (fresh environments, benchmarks)
 
 test-quick: $(STAMP)  ## the tests of all that needs no torch: EXTRAS=mujoco,plot,video,dev is enough for them
 	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava and not lava_dl" \

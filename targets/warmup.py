@@ -7,7 +7,7 @@ host's part of a policy in it and without. Which of them a program needs depends
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,14 @@ class Warmth:
     seconds: float
 
 
-def warmup(progress: Callable[[int, int], object] = lambda done, total: None) -> Warmth:
+def warmup(
+    progress: Callable[[int, int], object] = lambda done, total: None, forms: Sequence[tuple[bool, bool]] = FORMS
+) -> Warmth:
     """Compile every form of the emulator's loop, or find it in numba's cache.
 
     Args:
         progress: called with the forms that are done, and how many there are.
+        forms: of `FORMS`, those that are made.
 
     Raises:
         NervecordError: numba is not installed, or its cache cannot be written or read.
@@ -56,9 +59,9 @@ def warmup(progress: Callable[[int, int], object] = lambda done, total: None) ->
     began = time.perf_counter()
     before = _asked()
     policy_plan = plan(compile_graph(_policy(), find_target("lava")).policy)
-    for done, (fuse, wide) in enumerate(FORMS, start=1):
+    for done, (fuse, wide) in enumerate(forms, start=1):
         Emulator(policy_plan, fuse=fuse, wide=wide)
-        progress(done, len(FORMS))
+        progress(done, len(forms))
     from nervecord.runtime.engines.emulator import jit, kernel
 
     if not (jit.serves() and jit.keeps()):

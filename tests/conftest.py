@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from scripts import ROOT, script
 from nervecord.cli import compiling
 from nervecord.compiler.graph.policy import Policy
 from nervecord.runtime.engines.c import library
+from nervecord.targets import warmup
 from nervecord.targets.lava import environment
 
 # A shell ignores interrupts for what it starts in the background, and processes inherit that: the tests that interrupt
@@ -25,6 +27,14 @@ from nervecord.targets.lava import environment
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # What stands on stderr must not depend on what numba's cache holds.
 compiling.SECONDS = 1e6
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Of several workers each compiles a part of the emulator's loop, which takes a minute, so that none does all."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker is not None and importlib.util.find_spec("numba") is not None:
+        number, count = int(worker["workerid"].removeprefix("gw")), int(worker["workercount"])
+        warmup.warmup(forms=warmup.FORMS[number::count])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

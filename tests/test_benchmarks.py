@@ -45,6 +45,7 @@ def test_each_has_a_test() -> None:
     assert [name for name in sorted(names) if not any(way.format(name) in tests for way in ways)] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "words", "text"),
     [

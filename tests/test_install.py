@@ -94,12 +94,14 @@ def core(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["lava", "reference"])
 def test_the_core_inspects_compiles_and_steps(target: str, core: Callable, policy: Path, tmp_path: Path) -> None:
     done = core(STEP.format(policy=str(policy), program=str(tmp_path / "p"), target=target))
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.long
 def test_the_core_has_the_commands_that_need_no_more(core: Callable, policy: Path, tmp_path: Path) -> None:
     program = str(tmp_path / "ant.nervecord")
     for words in (
@@ -114,6 +116,7 @@ def test_the_core_has_the_commands_that_need_no_more(core: Callable, policy: Pat
         assert (done.returncode, done.stderr) == (0, ""), words
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "hint"),
     [

@@ -145,10 +145,15 @@ def test_every_marker_and_optional_install_has_a_nightly_job() -> None:
     table = (ROOT / ".ci" / "nightly").read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^(test-[a-z-]+|fuzz|faults|bench):", makefile, re.MULTILINE):
-        # test-all is test, which .ci/run runs, and test-slow.
-        assert target == "test-all" or re.search(rf"\b{target}\b", table), target
+        # test-all is test and test-long, which .ci/run runs, and test-slow.
+        assert target in ("test-all", "test-long") or re.search(rf"\b{target}\b", table), target
     for version in re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8")):
         assert f"quick-{version}" in jobs
+
+
+def test_every_change_is_tried_on_all_tests_but_the_slow_ones() -> None:
+    commands = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert {"test", "test-long"} <= set(re.findall(r"^limit \d+ make ([a-z-]+)$", commands, re.MULTILINE))
 
 
 def test_an_unknown_nightly_job_is_refused_with_the_known_ones() -> None:
@@ -215,6 +220,7 @@ def test_the_citation_is_of_this_version() -> None:
     assert f"\nversion: {pyproject()['project']['version']}\n" in text
 
 
+@pytest.mark.long
 def test_all_installed_asks_for_what_was_named(tmp_path: Path) -> None:
     """`make test-lava` takes a folder, some modules of which want what another job installs."""
     tests = ROOT / "tests"

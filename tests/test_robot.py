@@ -189,6 +189,7 @@ def test_onnx_in_cpp(rows: Array, wanted: Array, onnx_folder: Path) -> None:
     np.testing.assert_array_equal(actions_in(onnx_folder), wanted.astype(np.float32))
 
 
+@pytest.mark.long
 def test_without_numba(rows: Array, wanted: Array, tmp_path: Path) -> None:
     """The core without numba and llvmlite: compiling, the definition, and the engine c."""
     code = f"""

@@ -71,6 +71,7 @@ def _marked(path: Path) -> object:
     return pytest.param(path, id=path.stem, marks=[] if path.stem == "robot" else [pytest.mark.slow])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", [_marked(path) for path in TUTORIALS])
 def test_tutorial(path: Path, tmp_path: Path) -> None:
     """A new user's walk, in an empty folder with zoo/ beside it."""
@@ -84,6 +85,7 @@ def test_tutorial(path: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
+@pytest.mark.long
 def test_the_robots_walk_where_nothing_can_be_written(tmp_path: Path) -> None:
     """Working folder, home and scratch folder are read-only, as on many robots; what numba compiled is there."""
     words = [sys.executable, "-c", UNWRITABLE + DRIVER]

@@ -296,6 +296,7 @@ def test_three_episodes_in_lava_action_by_action(name: str) -> None:
     assert compared > 1000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", some(["ant-teacher", "ant-teacher-3"], 1))
 def test_the_teachers_that_are_kept_teach_and_go_on(name: str) -> None:
     folder = ZOO / name
@@ -437,6 +438,7 @@ def test_both_seeds_learnt_with_the_same_settings() -> None:
         assert pair[0] == pair[1]
 
 
+@pytest.mark.long
 def test_the_network_that_is_kept_is_from_the_teacher_that_is_kept(tmp_path: Path) -> None:
     folder = ZOO / "ant-network"
     first = folder / "stages" / "1-distilled"

@@ -249,6 +249,7 @@ def test_relays_count_as_neurons() -> None:
     assert outcome(waiting, described({"neurons": 3}, delay_max=5)) == "neurons"
 
 
+@pytest.mark.long
 def test_a_thousand_relays_are_the_most() -> None:
     """A file of a few bytes can say delays that take hundreds of thousands."""
     spikes = (affine(delay=200), lif(), affine(), lif())

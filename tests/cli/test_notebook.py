@@ -75,6 +75,7 @@ def test_two_paths_are_compared_as_in_the_shell(files: Path) -> None:
         nervecord.compare(files / "ant.nervecord", files / "ant.nervecord")
 
 
+@pytest.mark.long
 def test_pictures_videos_and_reports(files: Path, tmp_path: Path) -> None:
     for needed in ("mujoco", "matplotlib", "imageio_ffmpeg", "plotly", "jinja2", "networkx"):
         pytest.importorskip(needed)

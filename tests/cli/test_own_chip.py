@@ -357,6 +357,7 @@ class MyChip(nervecord.IntegerTarget):
 """
 
 
+@pytest.mark.long
 def test_a_package_adds_one_by_an_entry_point(call: Callable[[str], Any], tmp_path: Path) -> None:
     """In a process of its own, which finds the package's entry point as that of any installed package."""
     assert PACKAGE.rstrip() in re.sub(r"^    ", "", (ROOT / "docs" / "own-chip.md").read_text(), flags=re.MULTILINE)

@@ -72,6 +72,7 @@ def test_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
     assert quiet.returncode == 2
 
 
+@pytest.mark.long
 def test_a_terminal_that_has_only_ascii(files: Path, tmp_path: Path) -> None:
     line = f"nervecord run {files / 'pendulum.nervecord'} --episodes 3 --quiet"
     done = shell(line, tmp_path, PYTHONIOENCODING="ascii", LC_ALL="C")

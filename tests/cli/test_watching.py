@@ -149,6 +149,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_run(nervecord_cli
         answer.refused("/proc")
 
 
+@pytest.mark.long
 def test_mujoco_is_rendered_or_drawn(nervecord_cli: Any, files: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """On a device that does not exist EGL fails; then it is OSMesa or a drawing, and the answer says which."""
     monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "99")
@@ -170,6 +171,7 @@ def needs_report() -> None:
         pytest.importorskip(needed, reason="the extra report is not installed")
 
 
+@pytest.mark.long
 def test_reports_of_the_verbs(nervecord_cli: Any, own: Path, tmp_path: Path) -> None:
     needs_report()
     policy, program = own / "Lamp.nir", own / "Lamp.nervecord"
@@ -212,6 +214,7 @@ def test_a_drawing_of_a_damaged_graph_leaves_the_result(nervecord_cli: Any, tmp_
     assert answer.code in (0, 2)
 
 
+@pytest.mark.long
 def test_an_opengl_that_does_not_exist(files: Path, tmp_path: Path) -> None:
     """MuJoCo says no when it is imported, so this is asked of a process of its own."""
     words = [sys.executable, "-m", "nervecord", "run", str(files / "ant.nervecord"), "--episodes", "1"]

@@ -70,6 +70,7 @@ def many_ends() -> Graph:
     return Graph(Level.DISCRETE, nodes, tuple(edges), 1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "make", some([lambda: long_chain(10_000), many_edges, many_ends], 2), ids=["chain", "edges", "ends"]
 )
@@ -97,6 +98,7 @@ def side_by_side(count: int) -> list[tuple[str, str]]:
     return [pair for k in range(count) for pair in (("in", f"s{k}"), (f"s{k}", "out"))]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("pairs", "count"), [(in_a_row, 10_000), (side_by_side, 45_000)], ids=["chain", "90000 edges"])
 def test_large_nir_graphs(pairs: Any, count: int) -> None:
     tree = scales(pairs, count)

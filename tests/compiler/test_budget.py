@@ -135,6 +135,7 @@ QUICK = (
 """Each in a process of its own; the slow suite has all."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("verb", "name"),
     [

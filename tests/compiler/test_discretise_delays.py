@@ -228,6 +228,7 @@ def test_a_hub_of_delays() -> None:
     assert set(delays(graph).values()) == {0, 1}
 
 
+@pytest.mark.long
 def test_a_long_loop_and_many_short_ones() -> None:
     count = 3_000
     nodes: dict[str, Op] = {}

@@ -69,6 +69,7 @@ def cost(work: Callable[[], Any]) -> float:
     return min(found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [fan, *(pytest.param(make, marks=pytest.mark.slow) for make in (ends, long))])
 def test_programs(make: Callable[[int], Graph], tmp_path: Path) -> None:
     seconds, peaks = [], []

@@ -141,6 +141,7 @@ def test_spikes_are_counted_on_few_observations_where_an_action_takes_many_steps
     assert measured_spikes(policy, rows) == measured_spikes(policy, rows[:1])
 
 
+@pytest.mark.long
 def test_a_chip_whose_connections_take_many_steps_is_judged_on_few_observations(
     tmp_path: Path, monkeypatch: Any
 ) -> None:

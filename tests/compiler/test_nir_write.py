@@ -248,6 +248,7 @@ def test_reset_rules_come_back(tmp_path: Path) -> None:
         assert read_nir(tmp_path / "a.nir") == example(reset)
 
 
+@pytest.mark.long
 def test_same_bytes_in_every_process() -> None:
     code = (
         "import sys, hashlib; sys.path[:0] = sys.argv[1:]; import test_nir_write as t;"

@@ -200,6 +200,7 @@ def test_functions_and_sparse_constants_are_refused(tmp_path: Path) -> None:
         read_onnx(written(network, tmp_path / "s.onnx"))
 
 
+@pytest.mark.long
 @pytest.mark.reader_process
 def test_a_child_reads_what_this_process_reads(tmp_path: Path) -> None:
     network = model([gemm("h"), node("Tanh", ["h"], "actions")], {"w": W}, 3, 2)
@@ -276,6 +277,7 @@ def test_empty_messages_are_counted_wherever_they_stand(
         onnxchild.load(str(path), 1 << 20)
 
 
+@pytest.mark.long
 @pytest.mark.reader_process
 def test_millions_of_empty_messages_are_counted_before_they_are_made(tmp_path: Path) -> None:
     """Of 8 MB protobuf would make objects of a gigabyte."""
@@ -290,6 +292,7 @@ def test_millions_of_empty_messages_are_counted_before_they_are_made(tmp_path: P
     assert after.ru_maxrss < max(before.ru_maxrss, own, 256 << 10) + (64 << 10)
 
 
+@pytest.mark.long
 @pytest.mark.reader_process
 def test_what_hangs_or_asks_for_much_is_ended_with_its_child(tmp_path: Path) -> None:
     path = written(model([gemm()], {"w": W}, 3, 2), tmp_path / "p.onnx")

@@ -68,6 +68,7 @@ def built(shape: list[int], layers: list[list[Any]]) -> Graph:
     return chain(Level.IMPORTED, nodes)
 
 
+@pytest.mark.long
 @pytest.mark.hypothesis
 def test_verdicts_agree_with_sinabs() -> None:
     found: Counter[tuple[str, bool]] = Counter()

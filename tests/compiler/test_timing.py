@@ -218,6 +218,7 @@ def large(kind: str, count: int = 5000) -> Graph:
     return Graph(Level.DISCRETE, nodes, tuple(edges), dt=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["chain", "ring", pytest.param("random", marks=pytest.mark.slow)])
 def test_time_grows_with_the_size_of_a_graph(kind: str) -> None:
     """Ten times the nodes take about ten times as long, on any machine; what grows with the square takes a hundred."""

@@ -129,6 +129,7 @@ def end_runs(every: bool) -> list[Run]:
     return [*(arithmetic_end(*number) for number in numbers), *map(op_end, ops), *small]
 
 
+@pytest.mark.long
 @every_row
 @pytest.mark.parametrize("engine", INTEGERS)
 def test_every_end_of_a_bound_of_integers(engine: str, every: bool) -> None:

@@ -176,6 +176,7 @@ def test_pairs_of_integers_are_all_there_but_those_that_a_rule_forbids() -> None
     assert len(rows) < 40
 
 
+@pytest.mark.long
 @every_row
 @pytest.mark.parametrize("engine", INTEGERS)
 def test_every_pair_of_choices_of_integers(engine: str, every: bool) -> None:

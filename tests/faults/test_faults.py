@@ -30,6 +30,7 @@ def run(script: str, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_compiling_is_killed() -> None:
     rows = [
         line.split() for line in run("campaign.py", "--kind", "compile", "--kills", "1", "--chosen", "1").split("\n")

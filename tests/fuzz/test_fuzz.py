@@ -130,6 +130,7 @@ def test_the_compiled_loop_stays_within_its_memory(tmp_path: Path) -> None:
     assert "program" in done.stdout
 
 
+@pytest.mark.long
 def test_a_campaign_counts_what_fails(tmp_path: Path) -> None:
     """The watcher's other half: a child that dies and one that hangs are told apart, and gone on from."""
     from fuzz.campaign import Watched

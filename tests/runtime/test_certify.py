@@ -54,6 +54,7 @@ def test_it_plays_until_the_interval_is_narrow() -> None:
     assert 0 < found.error["different"] < 0.05
 
 
+@pytest.mark.long
 def test_it_plays_more_where_the_returns_spread(tmp_path: Path) -> None:
     weak = nervecord.compile(ZOO / "policy.nir", "lava", weight_bits=2)
     seen: list[tuple[int, int, float]] = []

@@ -62,6 +62,7 @@ def files(home: Path, ending: str) -> list[Path]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ending", ["nbi", pytest.param("nbc", marks=pytest.mark.slow)])
 def test_a_damaged_file_is_made_anew_and_the_next_start_has_it(home: Path, ending: str) -> None:
     assert said(home) == WHOLE
@@ -73,6 +74,7 @@ def test_a_damaged_file_is_made_anew_and_the_next_start_has_it(home: Path, endin
     assert all(path.stat().st_size > 100 for path in files(home, "nbc"))
 
 
+@pytest.mark.long
 def test_a_file_that_cannot_be_read_or_replaced(home: Path) -> None:
     assert said(home) == WHOLE
     for path in files(home, "nbi"):
@@ -94,6 +96,7 @@ def test_a_full_disk(home: Path) -> None:
     assert said(home, "0") == WHOLE  # nothing has to be written
 
 
+@pytest.mark.long
 def test_an_error_of_the_call_is_no_damage(home: Path) -> None:
     """Nor is the cache thrown away for it."""
     assert said(home) == WHOLE

@@ -343,6 +343,7 @@ with nervecord.open(sys.argv[1], engine=sys.argv[2], trace=False, realtime=True)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["definition", "emulator"])
 def test_the_first_step_imports_nothing(engine: str) -> None:
     """On a robot it would miss its deadline. In a process of its own, where nothing else has imported it."""

@@ -31,6 +31,7 @@ except NervecordError as error:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", video.SUFFIXES)
 def test_a_full_disk_leaves_the_old_video(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"film{suffix}"

@@ -304,6 +304,7 @@ def test_receptive_fields_are_those_of_the_definition_to_the_unit() -> None:
     assert len(seen) > 1000
 
 
+@pytest.mark.long
 @pytest.mark.optimised
 @pytest.mark.parametrize("carried", [False, True])
 def test_whole_episodes_in_the_simulator(carried: bool) -> None:

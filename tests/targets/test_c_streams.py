@@ -207,6 +207,7 @@ def test_what_would_keep_a_compiler_for_minutes_is_refused(limit: str, monkeypat
         CStream(beside_bias_sources(1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("planted", some(PLANTED, 1))
 def test_sanitizers_report_what_leaves_an_array_or_the_language(planted: str) -> None:
     library = sanitizer()

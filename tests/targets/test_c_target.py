@@ -115,7 +115,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Program
 
 @pytest.mark.parametrize("flags", some([("-O3",), SANITIZED, ("-O0",)], 2), ids=["-O3", "sanitized", "-O0"])
 @pytest.mark.parametrize("name", programs())
-@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize(
+    "compiler", [pytest.param(c, marks=[pytest.mark.long] if k else []) for k, c in enumerate(COMPILERS)]
+)
 def test_it_compiles_without_a_warning_and_passes_its_test(
     name: str, compiler: str, flags: tuple[str, ...], folders: dict[str, tuple[Program, Path]]
 ) -> None:
@@ -308,6 +310,7 @@ def test_the_readme_says_what_it_costs(folders: dict[str, tuple[Program, Path]])
     assert source.flash_bytes <= constants <= source.flash_bytes + 32 * len(source.tables)
 
 
+@pytest.mark.long
 def test_the_makefile_and_cmake_build_it(folders: dict[str, tuple[Program, Path]], tmp_path: Path) -> None:
     folder = shutil.copytree(folders["loops"][1], tmp_path / "folder")
     call("make", "libpolicy.a", "selftest", cwd=folder)

@@ -81,6 +81,7 @@ def test_it_is_found_inspected_compiled_and_run(policy: Graph, tmp_path: Path) -
     assert isinstance(nervecord.target("example-chip"), Target)
 
 
+@pytest.mark.long
 def test_by_the_command_line_in_a_process_of_its_own(
     policy: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,6 +72,7 @@ def test_every_package_has_one_version_and_its_hashes() -> None:
     assert all(hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", h) for h in hashes) for _, *hashes in asked)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.version_info[:2] not in environment.SHIM_PYTHONS, reason="Lava does not run on this Python")
 def test_a_package_of_another_hash_is_not_installed(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -87,6 +88,7 @@ def test_a_package_of_another_hash_is_not_installed(
     assert not status().installed
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.version_info[:2] not in environment.SHIM_PYTHONS, reason="Lava does not run on this Python")
 def test_killed_half_way_raced_and_found_again(home: Path, tmp_path: Path) -> None:
     asked = wheel(tmp_path / "wheels")

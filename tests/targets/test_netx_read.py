@@ -147,6 +147,7 @@ def test_delays_of_slayer_are_refused() -> None:
         nervecord.read(SLAYER / "delayed.net")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["emulator", "definition", pytest.param("lava", marks=pytest.mark.lava)])
 def test_it_is_inspected_simulated_and_compiled(
     engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

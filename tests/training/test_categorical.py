@@ -132,6 +132,7 @@ def test_the_file_chooses_as_what_was_trained(tmp_path: Path, changes: dict[str,
     assert [type(node) for node in graph.graph.nodes.values() if isinstance(node, n.Decoder)] == [kind]
 
 
+@pytest.mark.long
 def test_a_spiking_policy_learns_to_choose(tmp_path: Path) -> None:
     """A random one keeps the pole up for about 22 steps of 500."""
     config = small(

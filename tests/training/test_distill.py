@@ -26,6 +26,7 @@ def learning(out: Path, teacher: Path, /, name: str = "student", **changes: Any)
     return small(out, name, **{"algorithm": "distill", "teacher": str(teacher), **base, **changes})
 
 
+@pytest.mark.long
 def test_a_student_comes_to_act_as_its_teacher_does(tmp_path: Path) -> None:
     teacher = train(small(tmp_path, "teacher", policy="ann", lr=3e-3, steps=1024))
     config = learning(tmp_path, teacher.folder, steps=2048)
@@ -57,6 +58,7 @@ def run_of(content: dict[str, Any] | None, folder: Path) -> Any:
     return run.learner
 
 
+@pytest.mark.long
 def test_a_distillation_that_goes_on_is_the_same_without_its_teachers_folder(
     ann_run: TrainResult, tmp_path: Path
 ) -> None:
@@ -100,6 +102,7 @@ def test_a_student_can_teach(student: TrainResult, tmp_path: Path) -> None:
     assert torch.equal(second.teacher(observations), wanted)
 
 
+@pytest.mark.long
 def test_a_choice_is_learnt_as_a_distribution(tmp_path: Path) -> None:
     teacher = train(small(tmp_path, "teacher", env="CartPole-v1", policy="ann"))
     content = checkpoint.load(teacher.folder / "checkpoints", teacher.step)

@@ -25,6 +25,8 @@ from nervecord.training.processes.distributed import SOLO
 from nervecord.training.run import Run, resume, train
 from nervecord.training.settings.config import TrainConfig
 
+pytestmark = pytest.mark.long
+
 COMMON: dict[str, Any] = {
     "env": "Pendulum-v1",
     "num_envs": 4,

@@ -42,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_it_balances_in_fixed_point(folder: Path) -> None:
     program = nervecord.compile(
         folder / "network.nir",

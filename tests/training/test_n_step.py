@@ -97,6 +97,7 @@ def test_a_target_sums_the_window_and_goes_on_from_where_it_led(tmp_path: Path) 
     assert torch.allclose(target[:, 0].double(), wanted, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_replay_of_other_steps_is_refused_and_refilled_where_none_was_kept(
     td7_run: TrainResult, tmp_path: Path
 ) -> None:

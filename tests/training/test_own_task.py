@@ -124,6 +124,7 @@ def wrapped_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 WRAPPED = ["--env", "own_task:DictPoint-v0", "--wrappers", "FlattenObservation", "own_task:Limited"]
 
 
+@pytest.mark.long
 def test_wrappers_travel_with_the_policy(
     wrapped_policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +226,7 @@ gymnasium.register("Reach-v0", "reach2:Dot", max_episode_steps=8)
 """
 
 
+@pytest.mark.long
 def test_a_module_in_the_working_directory_is_found_when_filming(policy: Path, tmp_path: Path) -> None:
     from policies import random_policy
 

@@ -220,6 +220,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[byt
     )
 
 
+@pytest.mark.long
 def test_importing_skrl_joins_no_processes_and_prints_nothing() -> None:
     """It would make a group with NCCL while it is imported."""
     done = run_python(

@@ -143,6 +143,7 @@ def rows(stage: PlannedStage) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.long
 def test_a_chain_ends_with_both_policies_evaluated(whole: chain.ChainResult) -> None:
     folder = whole.plan.folder
     result = json.loads((folder / "result.json").read_text())
@@ -200,6 +201,7 @@ class Interrupting(Watcher):
         yield lambda done, total, mean: self._stop(side, done)
 
 
+@pytest.mark.long
 def test_it_continues_wherever_it_was_stopped(tiny: str, whole: chain.ChainResult, tmp_path: Path) -> None:
     asked, watcher = planned(tiny, tmp_path), Interrupting()
     for name in list(watcher.waiting):
@@ -244,6 +246,7 @@ def test_sigterm_ends_it_well_and_the_same_command_continues(tiny: str, tmp_path
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.long
 def test_a_gate_gives_a_seed_up_before_its_stage_is_over(
     tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

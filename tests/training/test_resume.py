@@ -61,6 +61,7 @@ def kill_while_training(config: TrainConfig, folder: Path, after_rows: int) -> i
     return child.wait()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changes", "after_rows"),
     # Rows 5, 10, 15 carry checkpoints: killed a few rows past one, the file has run ahead of it.
@@ -141,6 +142,7 @@ class KilledError(BaseException):
     """Nobody answers it."""
 
 
+@pytest.mark.long
 def test_a_simulator_that_saves_its_state_goes_on_in_its_episodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +167,7 @@ def test_a_simulator_that_saves_its_state_goes_on_in_its_episodes(
     assert rows(folder) == rows(tmp_path / "whole")
 
 
+@pytest.mark.long
 def test_checkpoints_do_not_end_episodes(tmp_path: Path) -> None:
     """HalfCheetah, which never falls: a checkpoint every 40 steps of an environment, and whole episodes of 1000."""
     config = small(
@@ -386,6 +389,7 @@ def test_mujocos_log_goes_to_the_run_folder(tmp_path: Path, monkeypatch: pytest.
     assert Path("MUJOCO_LOG.TXT").read_text() == "the user's"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sim", some(["envpool", "gymnasium"], 1))
 def test_what_mujoco_says_when_it_loads_a_model_litters_no_folder(
     sim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -129,6 +129,7 @@ def test_a_transition_that_only_resets_is_never_stored(algorithm: str) -> None:
     assert torch.isnan(learner.memory.get_tensor_by_name("rewards")[len(stored) :]).all()
 
 
+@pytest.mark.long
 def test_it_trains_a_spiking_policy_and_resumes(tmp_path: Path) -> None:
     base = {
         "algorithm": "skrl-ppo",

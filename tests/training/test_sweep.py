@@ -151,6 +151,7 @@ def test_nothing_is_trained_again(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert all(p.stat().st_mtime_ns == before[p] for p in files)
 
 
+@pytest.mark.long
 def test_failures_do_not_stop_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -256,6 +256,7 @@ def test_a_compact_state_is_small_and_near() -> None:
     assert (flat(other.critic) - before).abs().max() < 1.1 * SMALL.lr
 
 
+@pytest.mark.long
 def test_smoothness_makes_actions_change_less_from_step_to_step() -> None:
     changes = []
     for smoothness in (0.0, 1.0):

@@ -273,6 +273,7 @@ def test_what_it_cannot_learn_is_refused(tmp_path: Path) -> None:
         small(tmp_path, layers=(8,))
 
 
+@pytest.mark.long
 def test_a_spiking_student_comes_to_act_as_td7_does(td7_run: TrainResult, tmp_path: Path) -> None:
     student: dict[str, Any] = {
         "algorithm": "distill",
@@ -312,6 +313,7 @@ def test_a_spiking_student_comes_to_act_as_td7_does(td7_run: TrainResult, tmp_pa
     assert (own - wanted).square().mean() < 0.3 * wanted.std() ** 2 + 0.05
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
 def test_skrls_agents_learn_and_go_on(tmp_path: Path, algorithm: str) -> None:
     base = {name: value for name, value in small(tmp_path).fields.items() if name in SHARED}

@@ -248,6 +248,7 @@ def student_of(config: TrainConfig, one: torch.Tensor) -> Student:
     return Student(Setup(27, -one, one, config, sources={"teacher": read_sources(config)[0].content}))
 
 
+@pytest.mark.long
 def test_the_teachers_critic_moves_the_student(td7_run: TrainResult, ann_run: TrainResult, tmp_path: Path) -> None:
     asked = make_teacher(checkpoint.load(td7_run.folder / "checkpoints"), 3, *limits(2.0), 0, torch.device("cpu"))
     ends = {}
@@ -355,6 +356,7 @@ def test_a_student_from_before_critics_were_fitted_stays_what_it_was(tmp_path: P
     assert TrainConfig.from_dict(stored).fields["value_epochs"] == 0
 
 
+@pytest.mark.long
 def test_a_student_with_a_critic_of_its_own_goes_on_the_same(tmp_path: Path) -> None:
     changes = {"steps": 512, "checkpoint_every": 128, "kept_states": 0, "exact_resume": True}
     whole = train(learning(tmp_path, HERE, "whole", **changes))  # type: ignore[arg-type]
