@@ -184,6 +184,7 @@ def test_every_pair_of_choices_of_integers(engine: str, every: bool) -> None:
         assert_equal(run, opened(INTEGERS[engine], run.plan))
 
 
+@pytest.mark.long
 def test_the_networks_of_integers_reach_what_their_choices_are_about() -> None:
     """Spikes of every population, several in one step, and currents and membranes that saturate at both ends."""
     runs = integer_runs()

@@ -43,6 +43,7 @@ def guardian_of(token: str) -> int | None:
     return None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None])
 def test_what_was_started_ends_with_us(number: int | None, tmp_path: Path) -> None:
     folder = tmp_path / "session"

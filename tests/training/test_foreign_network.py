@@ -16,6 +16,7 @@ import nervecord
 pytest.importorskip("snntorch")
 pytest.importorskip("nirtorch")
 pytest.importorskip("gymnasium")
+pytestmark = pytest.mark.long
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "foreign-network.md"
 
 
@@ -42,7 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.long
 def test_it_balances_in_fixed_point(folder: Path) -> None:
     program = nervecord.compile(
         folder / "network.nir",

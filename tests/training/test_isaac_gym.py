@@ -31,6 +31,8 @@ from nervecord.training.simulators import isaac_gym
 from nervecord.training.simulators.base import shared_seed
 from nervecord.training.simulators.isaac_gym import HANDLER, VARIABLE, IsaacGymSimulator
 
+pytestmark = pytest.mark.long
+
 FAKES = Path(__file__).parent / "isaac_fakes"
 LENGTHS = (4, 9, 11)
 """Steps of an episode of environment i % 3; the third is cut by the time limit."""
@@ -100,7 +102,6 @@ def test_episodes_end_and_begin_as_the_protocol_says(installed: Path) -> None:
     assert episode.tolist() == [13, 7, 6, 13, 7]
 
 
-@pytest.mark.long
 def test_an_episode_that_ends_as_it_begins_is_reported(installed: Path) -> None:
     """Its end comes with the step that resets, and the next step resets again: no such step is taken for a real one."""
     simulator = InArrays(IsaacGymSimulator("Restless", [1, 2, 3], "cpu"))
@@ -117,7 +118,6 @@ def test_an_episode_that_ends_as_it_begins_is_reported(installed: Path) -> None:
     assert twice == 3  # in episodes 2, 4 and 6 of environment 1, which has 9 steps in each other
 
 
-@pytest.mark.long
 def test_a_task_that_loses_the_last_observation_is_refused(installed: Path) -> None:
     simulator = InArrays(IsaacGymSimulator("AnymalTerrain", [1, 2, 3], "cpu"))
     simulator.reset()
@@ -130,7 +130,6 @@ def test_a_task_that_loses_the_last_observation_is_refused(installed: Path) -> N
 # Failures
 
 
-@pytest.mark.long
 def test_a_simulation_that_hangs_is_an_error_in_time(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isaac_gym, "STEP_TIMEOUT", 1.0)
     simulator = InArrays(IsaacGymSimulator("Hanging", [1], "cpu"))
@@ -201,7 +200,6 @@ def test_a_python_without_isaac_gym() -> None:
         isaac_gym._check_opened(opened, "Ant", Path("/x/python"))
 
 
-@pytest.mark.long
 def test_an_unknown_task(installed: Path) -> None:
     with pytest.raises(NervecordError, match=r"--env: unknown Isaac Gym task 'Ant-v4' \(did you mean 'Ant'\?"):
         make_simulator("Ant-v4", [0], kind="isaacgym")
@@ -259,7 +257,6 @@ def trained(python: Path, tmp_path_factory: pytest.TempPathFactory) -> run.Train
         return run.train(config)
 
 
-@pytest.mark.long
 def test_a_training_exports_a_policy_with_the_tasks_observations(trained: run.TrainResult) -> None:
     assert trained.policy is not None
     graph = read_nir(trained.policy)

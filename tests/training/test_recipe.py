@@ -168,6 +168,7 @@ def test_a_chain_ends_with_both_policies_evaluated(whole: chain.ChainResult) -> 
     assert list(again.returns) == json.loads(block_file(whole.plan, "fixed", 7).read_text())["return_each"]
 
 
+@pytest.mark.long
 def test_a_finished_chain_does_nothing_again(tiny: str, whole: chain.ChainResult) -> None:
     def files() -> dict[Path, int]:
         names = ("metrics.jsonl", "policy.nir", "policy.nervecord", "evaluation-*.json")
@@ -269,6 +270,7 @@ def test_a_gate_gives_a_seed_up_before_its_stage_is_over(
     assert (result["reached"], result["episodes"]) == (False, 6)  # one block, as nothing spreads so much
 
 
+@pytest.mark.long
 def test_gates_look_at_the_validations_before_them(whole: chain.ChainResult) -> None:
     stage = whole.plan.stages[0]
     validations = [(row["step"], row["validation_return"]) for row in rows(stage) if row["validation_return"]]
@@ -326,6 +328,7 @@ def test_a_dry_run_shows_the_stages_and_makes_nothing(tmp_path: Path, capsys: py
     assert "1,250" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_another_seed_needs_another_name(tiny: str, whole: chain.ChainResult) -> None:
     with pytest.raises(NervecordError, match="teacher has seed 0, not 1"):
         run_chain(planned(tiny, whole.plan.folder.parent, seed=1))

@@ -100,6 +100,7 @@ def flat(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
+@pytest.mark.long
 def test_resuming_a_finished_run_tests_it_again(tmp_path: Path) -> None:
     first = train(small(tmp_path, "done", steps=4 * 64))
     before = (first.folder / "metrics.jsonl").read_bytes()
@@ -234,6 +235,7 @@ def test_an_interrupt_keeps_what_there_is_and_says_the_step(tmp_path: Path, numb
     assert f"continues from step {step:,}".encode() in log
 
 
+@pytest.mark.long
 def test_a_run_killed_between_its_first_row_and_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
     config = small(tmp_path, "gap", steps=4 * 64, checkpoint_every=64)
     whole = train(config)
@@ -278,6 +280,7 @@ def test_of_two_processes_that_resume_a_run_the_second_is_refused(tmp_path: Path
     assert steps == list(range(64, 64 * len(steps) + 1, 64))
 
 
+@pytest.mark.long
 def test_what_was_killed_while_it_kept_a_checkpoint_is_finished_by_the_next(tmp_path: Path) -> None:
     done = train(small(tmp_path, "run", steps=10 * 64, checkpoint_every=64, keep_checkpoints=2, test_episodes=0))
     folder = done.folder / "checkpoints"

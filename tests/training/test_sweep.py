@@ -129,6 +129,7 @@ def test_ray_finishes_a_study_and_finds_nothing_to_do_again(tmp_path: Path) -> N
         assert argv[1:] == ["sweep", str(path), "--workers", "2", "--json"]
 
 
+@pytest.mark.long
 def test_nothing_is_trained_again(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     path = write_study(tmp_path, '[grid]\npolicy = "ann"\nlayers = [[8]]\nseeds = [0, 1]')
     assert main(["sweep", str(path), "--plan"]) == 0
@@ -227,6 +228,7 @@ def test_a_dead_engine_is_left_to_ray(tmp_path: Path, monkeypatch: pytest.Monkey
     assert standing_of(study).states == {study.runs[0].name: State.WAITING}
 
 
+@pytest.mark.long
 def test_a_ray_that_does_not_start_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray")
 
@@ -335,6 +337,7 @@ def test_refusals_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFix
     assert not list((tmp_path / "small").glob("*-seed*"))
 
 
+@pytest.mark.long
 def test_progress_is_read_from_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0, 1]")
     monkeypatch.setattr(ray_tasks, "POLL", 0.01)

@@ -55,6 +55,7 @@ def test_it_learns_from_its_replay_and_refills_it_when_it_goes_on(td7_run: Train
     assert again.config.total_steps == 1152
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method")  # torch's own, of what it imports
 def test_what_torch_cannot_compile_is_said_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
