@@ -326,3 +326,22 @@ def test_links_within_the_repository_lead_somewhere() -> None:
         if not re.match(r"[a-z]+:", target) and not (path.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_the_site_refuses_a_link_to_a_file_that_it_lacks(tmp_path: Path) -> None:
+    """MkDocs passes over links to files that are no pages."""
+    site = script("docs/site.py")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a page.html").write_text('<img src="../ant.png"><a href="../CITATION.cff">of it</a>')
+    (tmp_path / "ant.png").touch()
+    (tmp_path / "index.html").write_text(
+        '<a href="docs/a%20page.html#anchor">a</a><a href="#here">b</a><a href="https://x.org/y">c</a>'
+        '<a href="mailto:a@b.org">d</a><a href="/docs/">e</a><a href="docs/gone.html?x=1#y">f</a>'
+    )
+    assert site.broken_links(tmp_path) == ["docs/a page.html: ../CITATION.cff", "index.html: docs/gone.html?x=1#y"]
+
+
+def test_the_site_has_every_file_that_the_readme_names() -> None:
+    site = script("docs/site.py")
+    targets = re.findall(r"\]\(([^)#:\s]+)[^)]*\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert {target for target in targets if "/" not in target} - set(site.TOP) == set()
