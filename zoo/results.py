@@ -28,8 +28,8 @@ HEAD = """# Trained policies beside published ones
 
 Written by `python zoo/results.py` from the evaluations in `zoo/`; every policy's own page has more. Returns are means
 with 95 % intervals over held-out episodes without noise, the same for both columns. Loss: the mean difference between
-the returns of the float policy and of the compiled one on the same episode, relative to the float policy's mean. Weights
-have 8 bits, in two slices where the page says so. Spikes are those of hidden neurons.
+the returns of the float policy and of the compiled one on the same episode, relative to the float policy's mean.
+Weights have 8 bits, in two slices where the page says so. Spikes are those of hidden neurons.
 """
 
 
