@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from examples import some
+from scripts import script
 
 import nervecord
 from nervecord.errors import NervecordError
@@ -430,6 +431,17 @@ def test_both_seeds_learnt_with_the_same_settings() -> None:
         rates = [(flag.pop("lr", None), flag.pop("critic-lr", None)) for flag in flags]
         assert rates in ([("1.3e-4", "1.3e-4"), (None, None)], [("4e-3", None), ("4e-3", None)])
         assert flags[0] == flags[1] != {}
+
+
+@pytest.mark.parametrize(("rows", "every", "kept"), [(1000, 9, 200), (1000, 2000, 200), (50, 7, 50), (400, 1, 400)])
+def test_a_kept_learning_curve_has_every_validation_and_evenly_spaced_rows(rows: int, every: int, kept: int) -> None:
+    validated = set(range(every, rows, every))
+    lines = [json.dumps({"step": k, "validation_return": 1.0 if k in validated else None}) for k in range(rows)]
+    steps = [json.loads(line)["step"] for line in script("zoo/keep.py")._thin(lines, 200)]
+    assert len(steps) == kept
+    assert steps == sorted(steps)
+    assert {0, rows - 1} | validated <= set(steps)
+    assert max(np.diff(steps)) <= 2 * rows / kept + 2
 
 
 def test_learning_curves_are_short() -> None:

@@ -6,7 +6,8 @@ Kept are config.json with the default `out`, versions.json without what names th
 given: then the best one of a finished run is kept, or the newest, which `nervecord distill` and `nervecord train
 --start` begin with. That of TD7 and of fine-tuning is kept in a third of its size (`TD7.compact_state_dict`);
 `nervecord train --resume` continues from it. With `--networks`, which is what the repository takes, it holds
-nothing but what those need, and `--resume` refuses it. The metrics of an interrupted run are kept up to its newest checkpoint.
+nothing but what those need, and `--resume` refuses it. The metrics of an interrupted run are kept up to
+its newest checkpoint.
 """
 
 from __future__ import annotations
