@@ -69,7 +69,7 @@ def main() -> None:
                     f"{source.state_bytes:6,} {stack:6} {mean:19,} {most:7,} {share:24.1%}"
                     + (f"   STEP {wrong} DIFFERS" if wrong else "")
                 )
-    print(f"\n{arguments.steps} steps each, compared to the bit")
+    print(f"\n{arguments.steps} steps each, compared bit for bit")
     sys.exit(1 if failed else 0)
 
 

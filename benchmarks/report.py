@@ -73,7 +73,7 @@ def latency(data: dict[str, Any], out: Path) -> str:
         )
     integers = [name for name in data["differences"] if not name.startswith(FLOATS)]
     exact = all(data["differences"][name] == 0 for name in integers)
-    gave = "gave the same actions to the bit in this run" if exact else "DID NOT give the same actions in this run"
+    gave = "gave the same actions, bit for bit, in this run" if exact else "DID NOT give the same actions in this run"
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
     for k, name in enumerate(reversed(order)):
@@ -168,7 +168,7 @@ def returns(data: dict[str, Any], out: Path) -> str:
         for name, row in data["engines"].items()
     ]
     same = all(row["same"] in (True, None) for row in data["engines"].values())
-    gave = "gave every action of every episode to the bit" if same else "DID NOT give the same actions"
+    gave = "gave the same actions, bit for bit, in every episode" if same else "DID NOT give the same actions"
     return f"""## Returns
 
 zoo/ant-small in {data["environment"]}, the same seeds, by `benchmarks/returns.py`: each engine in worlds of its own,

@@ -2,7 +2,7 @@
 
 The site is the repository's documents as they lie there, so that every link means the same on the site and in a
 checkout, and pages of the Python API made from its docstrings. MkDocs builds it strictly: a link, an anchor or a name
-that leads nowhere ends the build.
+that leads nowhere ends the build. MkDocs does not check links to files that are no pages, so they are checked here.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import os
 import shutil
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import nervecord
 
 ROOT = Path(__file__).resolve().parent.parent
+SITE = ROOT / "build" / "site"
 STAGE = ROOT / "build" / "docs"
 """Where the documents are gathered; MkDocs reads no folder that holds its own configuration."""
 SOURCES = ROOT / "build" / "sources"
 ROOMS = ("compiler", "runtime", "targets", "training", "cli")
 SUFFIXES = {".md", ".png", ".svg", ".toml"}
-TOP = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE")
+TOP = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff")
 FOLDERS = ("docs", "zoo")
 
 API = """# Python interface
@@ -63,16 +66,47 @@ def _entry(name: str) -> str:
     return f"::: nervecord.{name}\n\n"
 
 
+class _Links(HTMLParser):
+    """The targets of a page's links and pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.targets += [value for name, value in attrs if name in ("href", "src") and value]
+
+
+def broken_links(site: Path) -> list[str]:
+    """The relative links of a built site that lead to no file, each as "page: target"."""
+    broken = []
+    for page in sorted(site.rglob("*.html")):
+        links = _Links()
+        links.feed(page.read_text(encoding="utf-8"))
+        for target in dict.fromkeys(links.targets):
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc or not parts.path:
+                continue
+            base = site if parts.path.startswith("/") else page.parent
+            if not (base / unquote(parts.path).lstrip("/")).exists():
+                broken.append(f"{page.relative_to(site)}: {target}")
+    return broken
+
+
 def main() -> int:
-    """Gather and build; returns MkDocs' exit code."""
+    """Gather, build and check; returns MkDocs' exit code, or 1 where a link leads to no file."""
     gather()
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--config-file", str(ROOT / "mkdocs.yml")]
     # The theme speaks of its successor at every build.
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(words, cwd=ROOT, check=False, env=environment)
-    if done.returncode == 0:
-        print(f"wrote {(ROOT / 'build' / 'site' / 'index.html').relative_to(ROOT)}")
-    return done.returncode
+    if done.returncode:
+        return done.returncode
+    if broken := broken_links(SITE):
+        print("Links that lead to no file:", *broken, sep="\n  ", file=sys.stderr)
+        return 1
+    print(f"wrote {(SITE / 'index.html').relative_to(ROOT)}")
+    return 0
 
 
 if __name__ == "__main__":

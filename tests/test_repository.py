@@ -144,7 +144,7 @@ def test_every_marker_and_optional_install_has_a_nightly_job() -> None:
     assert len(jobs) == len(set(jobs))
     table = (ROOT / ".ci" / "nightly").read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^(test-[a-z-]+|fuzz|faults|bench):", makefile, re.MULTILINE):
+    for target in re.findall(r"^(test-[a-z-]+|fuzz|faults|agreement|bench):", makefile, re.MULTILINE):
         # test-all is test and test-long, which .ci/run runs, and test-slow.
         assert target in ("test-all", "test-long") or re.search(rf"\b{target}\b", table), target
     for version in re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8")):
@@ -160,6 +160,31 @@ def test_an_unknown_nightly_job_is_refused_with_the_known_ones() -> None:
     done = subprocess.run([str(ROOT / ".ci" / "nightly"), "nothing"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "slow" in done.stderr
+
+
+def test_a_wheel_is_not_tried_without_a_python_that_was_named() -> None:
+    """At once, before anything is built; --all, which nightly runs and releases take, names all that are promised."""
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    words = [str(ROOT / ".ci" / "wheels"), here, "3.99"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "3.99" in done.stderr
+    promised = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    script_text = (ROOT / ".ci" / "wheels").read_text(encoding="utf-8")
+    assert re.findall(r"--all \]; then versions=\((.*)\)", script_text) == [" ".join(promised)]
+    for caller in (".ci/nightly", ".github/workflows/release.yml"):
+        assert re.search(r"\.ci/wheels --all$", (ROOT / caller).read_text(encoding="utf-8"), re.MULTILINE), caller
+
+
+def test_nothing_is_published_before_its_tests_passed() -> None:
+    yaml = pytest.importorskip("yaml")
+    folder = ROOT / ".github" / "workflows"
+    jobs = yaml.safe_load((folder / "release.yml").read_text(encoding="utf-8"))["jobs"]
+    needed = {jobs[name].get("uses") for name in jobs["publish"]["needs"]}
+    assert "./.github/workflows/test.yml" in needed
+    assert "build" in jobs["publish"]["needs"]
+    # YAML reads the key `on` as true.
+    assert "workflow_call" in yaml.safe_load((folder / "test.yml").read_text(encoding="utf-8"))[True]
 
 
 def test_constraints_allow_what_the_package_asks_for() -> None:
@@ -307,3 +332,23 @@ def test_links_within_the_repository_lead_somewhere() -> None:
         if not re.match(r"[a-z]+:", target) and not (path.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_the_site_refuses_a_link_to_a_file_that_it_lacks(tmp_path: Path) -> None:
+    """MkDocs passes over links to files that are no pages."""
+    site = script("docs/site.py")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a page.html").write_text('<img src="../ant.png"><a href="../CITATION.cff">of it</a>')
+    (tmp_path / "ant.png").touch()
+    (tmp_path / "index.html").write_text(
+        '<a href="docs/a%20page.html#anchor">a</a><a href="#here">b</a><a href="https://x.org/y">c</a>'
+        '<a href="mailto:a@b.org">d</a><a href="/docs/">e</a><a href="docs/gone.html?x=1#y">f</a>'
+    )
+    assert site.broken_links(tmp_path) == ["docs/a page.html: ../CITATION.cff", "index.html: docs/gone.html?x=1#y"]
+
+
+def test_the_site_has_every_file_that_the_readme_names() -> None:
+    site = script("docs/site.py")
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert "LICENSE" in targets
+    assert {target for target in targets if "/" not in target} - set(site.TOP) == set()

@@ -1,7 +1,8 @@
 """Draw every attempt at a teacher and at a spiking student of one: `python zoo/attempts.py`.
 
 Teachers: what `zoo/ant-teacher` and `zoo/ant-teacher-3` keep of each, as it was validated. Students: the end of every
-attempt in `zoo/ant-teacher/attempts/students.json`, and the validated curve of the one that is kept, `zoo/ant`. Writes
+attempt in `zoo/ant-teacher/attempts/students.json`, and the validated curves of the one that is kept, `zoo/ant`, and of
+the same chain with seed 2, `zoo/ant-teacher/attempts/students-seed2.jsonl`. Writes
 `zoo/ant-teacher/attempts.png`.
 """
 
@@ -14,12 +15,6 @@ from typing import Any
 
 ZOO = Path(__file__).parent
 TEACHER, SECOND = ZOO / "ant-teacher", ZOO / "ant-teacher-3"
-OTHER = ZOO / "ant" / "other-seed"
-CHAINS = (
-    ("seed 3", "-", ZOO / "ant" / "stages" / "1-distilled", ZOO / "ant"),
-    ("seed 2", "--", OTHER / "1-distilled", OTHER / "2-fine-tuned"),
-)
-"""Name and line of a chain, and its distilled and its fine-tuned student, both validated."""
 COLOURS = {"distilled": "#2c6fbb", "PPO": "#e9a23b", "fine-tuned": "#d1495b"}
 MARKERS = {"distilled": "o", "PPO": "s", "fine-tuned": "D"}
 
@@ -32,6 +27,21 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def validated(folder: Path) -> list[dict[str, Any]]:
     """Rows of a kept training's metrics with a validated return."""
     return [row for row in lines(folder / "metrics.jsonl") if row["validation_return"] is not None]
+
+
+Curve = list[tuple[int, float]]
+"""Environment steps and validated returns of a training."""
+
+
+def chains() -> list[tuple[str, str, Curve, Curve]]:
+    """Name and line of each chain, and the validated curves of its distilled and of its fine-tuned student."""
+    stages = (ZOO / "ant" / "stages" / "1-distilled", ZOO / "ant")
+    kept = [[(row["step"], row["validation_return"]) for row in validated(folder)] for folder in stages]
+    rows = lines(TEACHER / "attempts" / "students-seed2.jsonl")
+    other = [
+        [(row["step"], row["return"]) for row in rows if row["stage"] == stage] for stage in ("distilled", "fine-tuned")
+    ]
+    return [("seed 3", "-", kept[0], kept[1]), ("seed 2", "--", other[0], other[1])]
 
 
 def draw_teachers(axes: Any) -> None:
@@ -62,21 +72,19 @@ def draw_teachers(axes: Any) -> None:
 
 def draw_students(axes: Any) -> None:
     """Return against the steps a student learnt with: the end of each attempt, the curves of those kept."""
-    for seed, style, first, then in CHAINS:
-        distilled = validated(first)
+    for seed, style, distilled, tuned in chains():
         axes.plot(
-            [row["step"] / 1e6 for row in distilled],
-            [row["validation_return"] for row in distilled],
+            [step / 1e6 for step, _ in distilled],
+            [value for _, value in distilled],
             style,
             lw=1.0,
             color=COLOURS["distilled"],
             label=f"{seed}, as validated",
         )
-        tuned, end = validated(then), distilled[-1]["step"] / 1e6
-        fill = tuned[0]["step"]
+        end, fill = distilled[-1][0], tuned[0][0]
         axes.plot(
-            [end + (row["step"] - fill) / 1e6 for row in tuned],
-            [row["validation_return"] for row in tuned],
+            [(end + step - fill) / 1e6 for step, _ in tuned],
+            [value for _, value in tuned],
             style,
             lw=1.0,
             color=COLOURS["fine-tuned"],

@@ -1,12 +1,13 @@
 """Copy what the repository keeps of a training run: `python zoo/keep.py runs/NAME zoo/NAME`.
 
 Kept are config.json with the default `out`, versions.json without what names this machine, result.json, at most
-`--rows` evenly spaced rows of metrics.jsonl with the first, the last and all validated ones, and, unless `--results`
-is given, policy.nir and learning.png. Event files stay behind, and checkpoints unless `--checkpoint` is given: then the
-best one of a finished run is kept, or the newest, which `nervecord distill` and `nervecord train --start` begin with.
-That of TD7 and of fine-tuning is kept in a third of its size (`TD7.compact_state_dict`); `nervecord train --resume`
-goes on from it. With `--networks`, which is what the repository takes, it holds nothing but what those need, and
-`--resume` refuses it. The metrics of an interrupted run are kept up to its newest checkpoint.
+`--rows` rows of metrics.jsonl (the first, the last, all validated ones, and others evenly spaced between), and, unless
+`--results` is given, policy.nir and learning.png. Event files stay behind, and checkpoints unless `--checkpoint` is
+given: then the best one of a finished run is kept, or the newest, which `nervecord distill` and `nervecord train
+--start` begin with. That of TD7 and of fine-tuning is kept in a third of its size (`TD7.compact_state_dict`);
+`nervecord train --resume` continues from it. With `--networks`, which is what the repository takes, it holds
+nothing but what those need, and `--resume` refuses it. The metrics of an interrupted run are kept up to
+its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def keep(
     Args:
         run: folder of a finished run.
         target: folder to write to; made where it is missing.
-        rows: rows of the metrics to keep, at most, besides the validated ones.
+        rows: rows of the metrics to keep, at most, unless more were validated.
         results_only: leave out the policy and the picture.
         checkpoint: keep the best checkpoint of a finished run, or the newest.
         networks_only: of the checkpoint networks and statistics alone.
@@ -141,13 +142,12 @@ def _argv(argv: list[str]) -> list[str]:
 
 
 def _thin(lines: list[str], rows: int) -> list[str]:
-    step = max(1, -(-len(lines) // max(rows, 1)))
-    last = len(lines) - 1
-    return [
-        line
-        for index, line in enumerate(lines)
-        if index % step == 0 or index == last or json.loads(line)["validation_return"] is not None
-    ]
+    validated = {index for index, line in enumerate(lines) if json.loads(line)["validation_return"] is not None}
+    kept = validated | ({0, len(lines) - 1} if lines else set())
+    others = [index for index in range(len(lines)) if index not in kept]
+    count = min(len(others), max(rows - len(kept), 0))
+    kept |= {others[k * len(others) // count] for k in range(count)}
+    return [lines[index] for index in sorted(kept)]
 
 
 def main() -> int:

@@ -27,8 +27,9 @@ TASKS = ("Ant-v4", "HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Humanoid-v4")
 HEAD = """# Trained policies beside published ones
 
 Written by `python zoo/results.py` from the evaluations in `zoo/`; every policy's own page has more. Returns are means
-with 95 % intervals over held-out episodes without noise, the same for both columns; the loss is that of compiling, pair
-by pair. Weights have 8 bits, in two slices where the page says so. Spikes are those of hidden neurons.
+with 95 % intervals over held-out episodes without noise, the same for both columns. Loss: the mean difference between
+the returns of the float policy and of the compiled one on the same episode, relative to the float policy's mean.
+Weights have 8 bits, in two slices where the page says so. Spikes are those of hidden neurons.
 """
 
 
@@ -67,16 +68,16 @@ def rows() -> Iterator[Row]:
     """The policies of the five tasks, the best of a task first."""
     found = []
     for folder in sorted(path.parent for path in ZOO.glob("*/policy.nir")):
-        for place in (folder, folder / "other-seed"):
-            if not (place / "evaluation-fixed.json").is_file():
-                continue
-            trained = place if place == folder else max(path.parent for path in place.glob("*/config.json"))
-            config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        # Of the same training with another seed, the folder seed-N has the evaluations alone.
+        seeds = {folder: config["run"]["seed"]}
+        seeds |= {other: int(other.name.removeprefix("seed-")) for other in folder.glob("seed-*")}
+        for place, seed in seeds.items():
             program = nervecord.load(folder / f"{folder.name}.nervecord")
             row = Row(
                 folder.name,
                 config["task"]["env"],
-                config["run"]["seed"],
+                seed,
                 (_blocks(place, "float"), _blocks(place, "fixed")),
                 # The same network takes the same cores, whatever its seed.
                 program.report["placement"]["cores"],

@@ -18,7 +18,7 @@ def conformance_doc() -> str:
         "Otherwise the codes of the [findings](findings.md) that speak against it: compiling refuses it by them,",
         "and the suite holds it to that as well.",
         "",
-        "Of integers *equal* is to the bit: the actions, and what every population gave in every step that belongs",
+        "Of integers *equal* is bit-exact: the actions, and what every population gave in every step that belongs",
         "to an action; engines whose interface is float32 give the definition's actions rounded to it. Of floats",
         "it is up to rounding: a spike may differ where its membrane is within 1e-4 of the threshold (engine torch",
         "is held to a [finer measure](batched.md)). Every engine also gets a NaN, says that it took the fail-safe",

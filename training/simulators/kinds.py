@@ -103,7 +103,7 @@ _DECLARED = (
         knows_gymnasium=False,
         prefix="IsaacGym/",
         trial=f"from {_HERE}.isaac_gym import interpreter; print(interpreter())",
-        fix="see docs/training.md, Isaac Gym: NVIDIA's download, in a Python 3.8 of its own",
+        fix="see docs/simulators.md, Isaac Gym: NVIDIA's download, in a Python 3.8 of its own",
     ),
     SimulatorKind(
         "isaaclab",
