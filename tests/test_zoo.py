@@ -19,9 +19,7 @@ import nervecord
 from nervecord.errors import NervecordError
 from nervecord.runtime.result import interval95
 from nervecord.runtime.worker.environment import episode_seeds, make_environment
-from nervecord.training.algorithms import ALGORITHMS
 from nervecord.training.evaluate import evaluate
-from nervecord.training.fields import flag_name
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.export import describe_checkpoint, policy_graph
 from nervecord.training.folder.start import digest
@@ -30,7 +28,6 @@ from nervecord.training.learners.sources import read_sources
 from nervecord.training.learners.teacher import make_teacher
 from nervecord.training.processes.distributed import SOLO
 from nervecord.training.settings.config import TrainConfig
-from nervecord.training.settings.parts import RunConfig
 from nervecord.training.simulators.base import VALIDATION
 
 ZOO = Path(__file__).parent.parent / "zoo"
@@ -66,6 +63,19 @@ FILES = {
 }
 
 
+TYPED = {
+    "ppo": {"--teacher": "--reference", "--teacher-weight": "--reference-weight"},
+    "distill": {
+        "--capacity": "--kept-states",
+        "--start-steps": "--initial-steps",
+        "--start-weight": "--initial-weight",
+    },
+    "finetune": {"--settle": "--freeze-updates", "--teacher": "--critic-run"},
+    "td7": {"--settle": "--freeze-updates"},
+}
+"""Flags of the commands that trained the zoo, as they were typed then, and what they are called now."""
+
+
 def paired_loss(plain: Any, fixed: Any) -> tuple[float, float]:
     """What compiling loses, and its 95 % interval, over pairs of episodes from the same initial states (`certify`)."""
     size, lost = float(np.mean(plain)), np.subtract(plain, fixed)
@@ -75,9 +85,7 @@ def paired_loss(plain: Any, fixed: Any) -> tuple[float, float]:
 def in_todays_words(argv: list[str]) -> str:
     """The command of a run, its flags by the names that they have now: a record says what was typed then."""
     named = argv[argv.index("--algorithm") + 1] if "--algorithm" in argv else argv[1].replace("train", "ppo")
-    former = {**ALGORITHMS[named].former_names, **RunConfig.former_names}
-    flags = {flag_name(before): flag_name(now) for before, now in former.items()}
-    return " ".join(flags.get(word, word) for word in argv)
+    return " ".join(TYPED[named].get(word, word) for word in argv)
 
 
 def evaluations(name: str) -> list[dict[str, Any]]:

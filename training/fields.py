@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any, ClassVar
+from typing import Any
 
 from nervecord.compiler.schema import MOST_WHOLE, checked, real, row, text, whole
 from nervecord.errors import NervecordError, unknown_name
@@ -115,11 +115,6 @@ class Part:
     """A part of the configuration: a frozen dataclass whose fields are flags."""
 
     __slots__ = ()
-
-    former_names: ClassVar[Mapping[str, str]] = {}
-    """What fields were called in run folders of earlier versions: the name then, the name now."""
-    former_values: ClassVar[Mapping[str, Any]] = {}
-    """What runs of earlier versions did, of fields that their run folders do not have."""
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):  # type: ignore[arg-type]  # a Part is always a dataclass

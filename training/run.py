@@ -462,7 +462,7 @@ class Run:
     def _restore(self, content: dict[str, Any]) -> None:
         self.step, self.episodes, self.best = (content[name] for name in ("step", "episodes", "best"))
         self.returns.extend(content["returns"])
-        self.lengths.extend(content.get("lengths", ()))
+        self.lengths.extend(content["lengths"])
         require_parts(content["learner"], self.learner.state_dict())
         self.learner.load_state_dict(content["learner"])
         own = content["processes"][self.group.rank] if self.group.several else content

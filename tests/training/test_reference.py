@@ -38,7 +38,6 @@ def test_what_an_algorithm_declares_is_there(name: str) -> None:
     assert {source.field for source in kind.sources} <= fields
     known = fields | {f.name for part in (TaskConfig, NetworkConfig) for f in dataclasses.fields(part)}
     assert {name for source in kind.sources for name in source.shared} - {"task", "network"} <= known | {"critic"}
-    assert set(kind.former_names.values()) <= fields
     for source in kind.sources:
         assert any(source.assets <= other.assets for other in ALGORITHMS.values()), "no run holds what it needs"
 

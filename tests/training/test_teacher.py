@@ -347,14 +347,6 @@ def test_divergence() -> None:
     assert float(divergence(actor, logits, others, None)) == pytest.approx(float(kl.mean()), rel=1e-5)
 
 
-def test_a_student_from_before_critics_were_fitted_stays_what_it_was(tmp_path: Path) -> None:
-    stored = learning(tmp_path, HERE).to_dict()  # type: ignore[arg-type]
-    assert stored["algorithm"]["value_epochs"] == 2
-    assert TrainConfig.from_dict(stored).fields["value_epochs"] == 2
-    del stored["algorithm"]["value_epochs"]
-    assert TrainConfig.from_dict(stored).fields["value_epochs"] == 0
-
-
 def test_a_student_with_a_critic_of_its_own_goes_on_the_same(tmp_path: Path) -> None:
     changes = {"steps": 512, "checkpoint_every": 128, "kept_states": 0, "exact_resume": True}
     whole = train(learning(tmp_path, HERE, "whole", **changes))  # type: ignore[arg-type]

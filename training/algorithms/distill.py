@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from nervecord.errors import NervecordError
 from nervecord.training.algorithms.base import Asset, Source, critic_weight
@@ -36,12 +35,6 @@ class Distill(OnPolicy):
         ),
     )
     takes_presets: ClassVar[bool] = True
-    former_names: ClassVar[Mapping[str, str]] = {
-        "capacity": "kept_states",
-        "start_steps": "initial_steps",
-        "start_weight": "initial_weight",
-    }
-    former_values: ClassVar[Mapping[str, Any]] = {"value_epochs": 0}
 
     teacher: str = flag("", "policy to imitate: run folder, ONNX file, or module:function of raw observations")
     kept_states: int = flag(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +15,6 @@ class TD7Updates(OffPolicy):
     """What TD7's updates of critic and actor need, whatever acts."""
 
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    former_names: ClassVar[Mapping[str, str]] = {"settle": "freeze_updates"}
 
     exploration: float = flag(
         0.1, "deviation of the noise of actions, in halves of their range", least=0, resumable=True

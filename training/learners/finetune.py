@@ -210,7 +210,7 @@ def _taught(content: dict[str, Any], agent: TD7Agent) -> dict[str, Any]:
     """What is kept of the teacher: its policies, the newest last, and its networks' widths."""
 
     def policies() -> Iterator[dict[str, Any]]:
-        for policy in content["learner"].get("past", []):
+        for policy in content["learner"]["past"]:
             yield {name: policy[name] for name in ("sizes", "weights")}
         yield pack(agent.policy())
 

@@ -41,8 +41,8 @@ PAST_EVERY = 10_000
 MOST_PAST = 12
 """Past policies kept; when there are more, every second one goes, and from then on they are kept half as often."""
 
-DRAWN_BY = {"n_step": 1, "priority_exponent": 0.4}
-"""Settings that a replay's rows and weights follow, as they were before checkpoints named them."""
+DRAWN_BY = ("n_step", "priority_exponent")
+"""Settings that a replay's rows and weights follow."""
 
 
 def td7_agent(content: dict[str, Any], observations: int, actions: int) -> TD7Agent:
@@ -241,20 +241,19 @@ class TD7Learner:
         """Take back what `state_dict` gave."""
         self.agent.load_state_dict(state["td7"])
         self.stored, self.owed = state["stored"], state["owed"]
-        # The first checkpoints came before there were these.
-        self.hold_until, self.past, replay = state.get("hold_until", 0), state.get("past", []), state.get("replay")
+        self.hold_until, self.past, replay = state["hold_until"], state["past"], state["replay"]
         if replay is not None:
             self._check_kept(replay)
             self.replay = self._new_replay(0)
             self.replay.restore(replay["rows"].numpy(), replay["weights"].numpy(), replay["next"])
             self.replay.generator.bit_generator.state = json.loads(replay["draws"])
-        if state.get("priority_exponent", DRAWN_BY["priority_exponent"]) == self.settings.priority_exponent:
-            self.replay.max_priority = state.get("max_priority", 1.0)
+        if state["priority_exponent"] == self.settings.priority_exponent:
+            self.replay.max_priority = state["max_priority"]
 
     def _check_kept(self, replay: dict[str, Any]) -> None:
         """Refuse a replay whose rows and weights mean something else than the settings say."""
-        for name, first in DRAWN_BY.items():
-            was, now, flag = replay.get(name, first), getattr(self.settings, name), flag_name(name)
+        for name in DRAWN_BY:
+            was, now, flag = replay[name], getattr(self.settings, name), flag_name(name)
             if was != now:
                 raise NervecordError(
                     f"is {now}, and the replay in the checkpoint was made with {was}",

@@ -208,7 +208,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
-        """A configuration from what `to_dict` gave, also in earlier versions; JSON's lists become tuples.
+        """A configuration from what `to_dict` gave; JSON's lists become tuples.
 
         Raises:
             NervecordError: a part or field is unknown or has an impossible value.
@@ -233,13 +233,12 @@ class TrainConfig:
 
 
 def _part(kind: type[Part], stored: Mapping[str, Any], where: str) -> Part:
-    """A part of a configuration from a run folder, which an earlier version may have written."""
-    fields = {kind.former_names.get(name, name): value for name, value in stored.items()}
+    """A part of a configuration from a run folder."""
     names = _names(kind)
-    for name in fields:
+    for name in stored:
         if name not in names:
             raise unknown_name("field", str(name), names, where=where)
-    return kind(**{**kind.former_values, **fields})
+    return kind(**stored)
 
 
 def algorithm_named(name: str, *, where: str = "--algorithm") -> type[Algorithm]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from nervecord.errors import NervecordError
 from nervecord.training.fields import MOST_WIDTH, Part, flag
@@ -121,8 +119,6 @@ class NetworkConfig(Part):
 @dataclass(frozen=True)
 class RunConfig(Part):
     """How and where a training is computed, and what is kept of it."""
-
-    former_names: ClassVar[Mapping[str, str]] = {"engine": "operator"}
 
     seed: int = flag(0, "seed of weights, noise, minibatches and simulators", least=0, naming=True)
     sim: str = flag(
