@@ -19,6 +19,7 @@ import nervecord
 from nervecord.errors import NervecordError
 from nervecord.runtime.result import interval95
 from nervecord.runtime.worker.environment import episode_seeds, make_environment
+from nervecord.training.algorithms.base import Asset
 from nervecord.training.evaluate import evaluate
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.export import describe_checkpoint, policy_graph
@@ -336,15 +337,20 @@ def test_fine_tuning_begins_with_the_teachers_that_are_kept(name: str) -> None:
     learner = make_learner(
         sizes, config, SOLO, sources={origin.field: origin.content for origin in read_sources(config)}, content=None
     )
-    assert [policy["sizes"] for policy in learner.taught["policies"]] == [learner.taught["policies"][0]["sizes"]] * 3
+    policies = learner.teacher_record["policies"]
+    assert [policy["sizes"] for policy in policies] == [policies[0]["sizes"]] * 3
     critic = checkpoint.load(ZOO / name / "checkpoints")["learner"]["td7"]["compact"]["critic"]
     torch.testing.assert_close(learner.agent.critic.state_dict(), {k: v.float() for k, v in critic.items()})
 
 
 @pytest.mark.parametrize("name", ["ant-teacher", "ant-teacher-3", "ant-network", "ant-small", "ant"])
 def test_a_training_of_which_networks_alone_are_kept_is_not_resumed(name: str) -> None:
-    with pytest.raises(NervecordError, match="--start"):
-        checkpoint.load_whole(ZOO / name / "checkpoints")
+    assets = TrainConfig.from_json((ZOO / name / "config.json").read_text()).algorithm.assets
+    with pytest.raises(NervecordError) as refusal:
+        checkpoint.load_whole(ZOO / name / "checkpoints", assets)
+    hint = str(refusal.value.hint)
+    for flag, needed in (("--start", Asset.NETWORK), ("--critic-run", Asset.ACTION_VALUES), ("distill", Asset.ACTIONS)):
+        assert (f"{flag} {ZOO / name}" in hint) == (needed in assets)
 
 
 def whole_digest(name: str) -> str:

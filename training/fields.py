@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, ClassVar
 
 from nervecord.compiler.schema import MOST_WHOLE, checked, real, row, text, whole
 from nervecord.errors import NervecordError, unknown_name
@@ -66,7 +66,7 @@ def _checked(part: Part, f: dataclasses.Field[Any]) -> Any:
     Raises:
         NervecordError: it is of another type, out of its bounds, or none of its choices.
     """
-    where, choices = flag_name(f.name), f.metadata.get("choices")
+    where, choices = part.spelled(f.name), f.metadata.get("choices")
     value = checked(getattr(part, f.name), value_type(f), where, NervecordError)
     if choices is not None and value not in choices:
         raise unknown_name(f.name, value, choices, where=where)
@@ -115,6 +115,14 @@ class Part:
     """A part of the configuration: a frozen dataclass whose fields are flags."""
 
     __slots__ = ()
+
+    positional: ClassVar[str] = ""
+    """The field that the verb of the command line takes as its argument, without a flag."""
+
+    @classmethod
+    def spelled(cls, name: str) -> str:
+        """A field as users write it: its flag, or the name of the verb's argument."""
+        return name if name == cls.positional else flag_name(name)
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):  # type: ignore[arg-type]  # a Part is always a dataclass

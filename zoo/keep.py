@@ -26,7 +26,7 @@ from nervecord.training.learners.off_policy import td7_agent
 from nervecord.training.settings.config import TrainConfig
 
 _MACHINE = ("platform",)
-MOST_TAUGHT = 3
+MOST_TEACHERS = 3
 """Policies of its teacher that are kept of a fine-tuning, the newest."""
 MOST_PAST = 6
 """Past policies of a TD7 training that are kept; each takes 0.7 MB for the ant."""
@@ -119,8 +119,8 @@ def _of_a_student(config: TrainConfig, content: dict[str, Any]) -> dict[str, Any
     config = config.replace(torch_compile=False)
     student = FinetuneLearner(Setup(observations, low, high, config, content=content))
     student.load_state_dict(content["learner"])
-    taught = content["learner"]["teacher"]
-    few = {**taught, "policies": taught["policies"][-MOST_TAUGHT:]}
+    teacher = content["learner"]["teacher"]
+    few = {**teacher, "policies": teacher["policies"][-MOST_TEACHERS:]}
     return {"td7": student.agent.compact_state_dict(), "teacher": few}
 
 

@@ -176,6 +176,15 @@ def test_a_run_folder_with_a_name_that_no_field_has_is_refused(former: tuple[str
         TrainConfig.from_dict(stored)
 
 
+def test_what_a_verb_takes_as_its_argument_is_never_called_a_flag() -> None:
+    for kind in ALGORITHMS.values():
+        if kind.positional:
+            with pytest.raises(NervecordError, match="is empty") as refusal:
+                TrainConfig.of(algorithm=kind.name)
+            assert refusal.value.where == kind.positional
+    assert {kind.positional for kind in ALGORITHMS.values()} == {"", "teacher"}
+
+
 def test_every_run_folder_of_the_zoo_is_read() -> None:
     paths = sorted((Path(__file__).resolve().parents[2] / "zoo").rglob("config.json"))
     assert len(paths) > 10

@@ -185,7 +185,7 @@ def test_the_teacher_acts_first_where_there_are_few_environments(runs: Path, tmp
     content = checkpoint.load(runs / "teacher" / "checkpoints", best_of(runs / "teacher"))
     # As if the teacher had been three policies before that always gave 1, 2 and 3 tenths, the last the newest.
     for tenths in (1, 2, 3):
-        before = unpack(TD7Policy, learner.taught["policies"][-1])
+        before = unpack(TD7Policy, learner.teacher_record["policies"][-1])
         for parameter in before.actor.rest[-1].parameters():
             parameter.data.fill_(0)
         before.actor.rest[-1].bias.data.fill_(math.atanh(tenths / 10))

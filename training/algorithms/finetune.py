@@ -52,7 +52,7 @@ class Finetune(TD7Updates):
     )
     restart_steps: int = flag(
         0,
-        "steps after which the episodes of half of the environments are cut, to see more beginnings; 0: never",
+        "steps after which the episodes of half of the environments are cut, to see more initial states; 0: never",
         least=0,
     )
     cooldown: float = with_default(TD7Updates, "cooldown", 1.0)
