@@ -52,5 +52,7 @@ def test_what_a_simulator_declares_is_there(name: str) -> None:
     assert isinstance(simulator, ast.ClassDef)
     if KINDS[name].check:
         assert callable(pkgutil.resolve_name(KINDS[name].check))
+    if KINDS[name].auto:
+        assert callable(pkgutil.resolve_name(KINDS[name].auto))
     assert set(KINDS[name].takes) <= {"wrappers", "threads", "device"}
     assert KINDS[name].saves in ("always", "some", "never")

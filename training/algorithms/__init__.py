@@ -36,11 +36,11 @@ def holders(assets: frozenset[Asset]) -> list[str]:
     return [name for name, kind in ALGORITHMS.items() if assets <= kind.assets]
 
 
-def starts_from(assets: frozenset[Asset], run: str) -> list[str]:
-    """How a training is told to start from a run that holds these assets: words of the command line."""
+def starts_from(assets: frozenset[Asset]) -> list[str]:
+    """How a training is told to start from a run that holds these assets: words of the command line, RUN for the run."""
     able = [(kind, source) for kind in ALGORITHMS.values() for source in kind.sources if source.assets <= assets]
     words = [
-        f"nervecord {kind.verb} {run}" if source.field == kind.positional else f"{flag_name(source.field)} {run}"
+        f"nervecord {kind.verb} RUN" if source.field == kind.positional else f"{flag_name(source.field)} RUN"
         for kind, source in able
     ]
     return list(dict.fromkeys(words))

@@ -137,6 +137,6 @@ def load_whole(folder: Path, assets: frozenset[Asset]) -> dict[str, Any]:
         raise NervecordError(
             "keeps the networks of its training alone, which cannot continue from them",
             where=str(folder.parent),
-            hint=f"begin another training: {' or '.join(starts_from(assets, str(folder.parent)))}",
+            hint=f"begin another training with it: {', '.join(starts_from(assets))}",
         )
     return content
