@@ -37,7 +37,7 @@ def holders(assets: frozenset[Asset]) -> list[str]:
 
 
 def starts_from(assets: frozenset[Asset]) -> list[str]:
-    """How a training is told to start from a run that holds these assets: words of the command line, RUN for the run."""
+    """How a training is told to start from a run that holds these assets: words of the command line."""
     able = [(kind, source) for kind in ALGORITHMS.values() for source in kind.sources if source.assets <= assets]
     words = [
         f"nervecord {kind.verb} RUN" if source.field == kind.positional else f"{flag_name(source.field)} RUN"
