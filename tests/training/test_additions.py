@@ -57,6 +57,7 @@ print(json.dumps({
     "trained": run(*climb, "--stride", "0.3", "--steps", "1024", "--name", "climb"),
     "resumed": run("train", "--resume", str(runs / "climb"), "--steps", "1536", "--stride", "0.1", "--quiet", "--json"),
     "distilled": run("distill", str(runs / "climb"), *spiking, "--name", "student"),
+    "copied": run("distill", str(runs / "climb"), *spiking, "--algorithm", "copy", "--name", "copy"),
     "spiking": run("train", *spiking, "--name", "spiking"),
     "reference": module.document(),
     "doctor": try_part(part).to_dict(),
@@ -118,7 +119,7 @@ def test_flags_checks_and_documents_follow(answers: dict[str, Any]) -> None:
 
 
 def test_it_trains_resumes_and_is_imitated(answers: dict[str, Any]) -> None:
-    for asked in ("trained", "resumed", "distilled", "spiking"):
+    for asked in ("trained", "resumed", "distilled", "copied", "spiking"):
         assert answers[asked]["code"] == 0, answers[asked]["err"]
     trained, resumed, distilled = (json.loads(answers[name]["out"]) for name in ("trained", "resumed", "distilled"))
     assert trained["policy"] is None  # as it declares that its networks are its own
@@ -128,6 +129,10 @@ def test_it_trains_resumes_and_is_imitated(answers: dict[str, Any]) -> None:
     assert rows[-1]["step"] == 1536
     assert rows[-1]["best_reward"] > rows[0]["best_reward"]
     assert distilled["config"]["algorithm"]["teacher"] == str(answers["runs"] / "climb")
+    assert [json.loads(answers[name]["out"])["config"]["algorithm"]["name"] for name in ("distilled", "copied")] == [
+        "distill",
+        "copy",
+    ]
 
 
 def test_the_simulator_is_recorded_tried_and_exported_from(answers: dict[str, Any]) -> None:

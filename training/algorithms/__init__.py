@@ -27,8 +27,9 @@ ALGORITHMS = _declared()
 
 
 def of_verb(verb: str) -> list[type[Algorithm]]:
-    """The algorithms that a verb of the command line trains with, its default first."""
-    return [kind for kind in ALGORITHMS.values() if kind.verb == verb]
+    """The algorithms that a verb of the command line trains with; its default, of its name or `DEFAULT`, comes first."""
+    kinds = [kind for kind in ALGORITHMS.values() if kind.verb == verb]
+    return sorted(kinds, key=lambda kind: kind.name not in (verb, DEFAULT))
 
 
 def holders(assets: frozenset[Asset]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The declaration of an algorithm, as a file of training/algorithms/."""
+"""Declarations of algorithms, as a file of training/algorithms/: a learner's, and one more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nervecord.training.algorithms.base import Algorithm, Asset
+from nervecord.training.algorithms.distill import Distill
 from nervecord.training.fields import flag
 
 
@@ -23,3 +24,11 @@ class Climb(Algorithm):
     takes_processes: ClassVar[bool] = False
 
     stride: float = flag(0.1, "standard deviation of what is added to the weights", above=0, resumable=True)
+
+
+@dataclass(frozen=True)
+class Copy(Distill):
+    """A second algorithm of the verb `distill`."""
+
+    name: ClassVar[str] = "copy"
+    about: ClassVar[str] = "imitation in a test"
