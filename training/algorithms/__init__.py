@@ -27,7 +27,7 @@ ALGORITHMS = _declared()
 
 
 def of_verb(verb: str) -> list[type[Algorithm]]:
-    """The algorithms that a verb of the command line trains with; its default, of its name or `DEFAULT`, comes first."""
+    """The algorithms that a verb of the command line trains with, its default (of its name, or `DEFAULT`) first."""
     kinds = [kind for kind in ALGORITHMS.values() if kind.verb == verb]
     return sorted(kinds, key=lambda kind: kind.name not in (verb, DEFAULT))
 
