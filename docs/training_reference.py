@@ -83,8 +83,9 @@ def _fields(kind: type[Part], left_out: set[str]) -> Iterator[str]:
 
 def spelled(kind: type[Part], name: str) -> str:
     """A field in the document: its flag, or where it stands in a verb's command."""
-    is_argument = issubclass(kind, Algorithm) and name == kind.positional
-    return f"nervecord {kind.verb} {name.upper()}" if is_argument else flag_name(name)
+    if issubclass(kind, Algorithm) and name == kind.positional:
+        return f"nervecord {kind.verb} {name.upper()}"
+    return flag_name(name)
 
 
 def values(f: dataclasses.Field[Any]) -> str:
