@@ -45,7 +45,7 @@ class Part:
         packages: distributions whose versions are said; all must be installed.
         trial: Python code for a process of its own; what it prints last is a note. Empty: nothing to try.
         extra: of the installation that brings it; "" for the core.
-        mend: the command that fixes it, where it is not the installation of `extra`.
+        fix: the command that fixes it, where it is not the installation of `extra`.
         packages_extra: the extra that brings the packages, where it is not `extra`.
         environment: variables of the trial.
     """
@@ -55,24 +55,24 @@ class Part:
     packages: tuple[str, ...] = ()
     trial: str = ""
     extra: str = ""
-    mend: str = ""
+    fix: str = ""
     environment: tuple[tuple[str, str], ...] = ()
     packages_extra: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What came of trying a part. note: a version, or why it does not work. mend: empty where it works."""
+    """What came of trying a part. note: a version, or why it does not work. fix: empty where it works."""
 
     part: Part
     status: Status
     note: str
-    mend: str = ""
+    fix: str = ""
 
     @property
     def needed(self) -> bool:
         """Whether nothing works without it."""
-        return not self.part.extra and not self.part.mend
+        return not self.part.extra and not self.part.fix
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -81,7 +81,7 @@ class Check:
             "status": self.status,
             "note": self.note,
             "serves": self.part.serves,
-            "mend": self.mend or None,
+            "fix": self.fix or None,
             "needed": self.needed,
         }
 
@@ -109,7 +109,7 @@ else:
 def _simulator(kind: SimulatorKind) -> Part:
     """A simulator that trainings can run in."""
     fix = kind.fix.format(install=install_command(kind.extra))
-    return Part(kind.title, f"train --sim {kind.name}", kind.packages, kind.trial, kind.extra, mend=fix)
+    return Part(kind.title, f"train --sim {kind.name}", kind.packages, kind.trial, kind.extra, fix=fix)
 
 
 PARTS: tuple[Part, ...] = (
@@ -130,7 +130,7 @@ PARTS: tuple[Part, ...] = (
         "run --video, rendered",
         ("mujoco",),
         _RENDER,
-        mend="apt-get install libegl1 libgl1-mesa-dri",
+        fix="apt-get install libegl1 libgl1-mesa-dri",
         environment=(("MUJOCO_GL", "egl"),),
         packages_extra="mujoco",
     ),
@@ -139,7 +139,7 @@ PARTS: tuple[Part, ...] = (
         "run --video, rendered without a GPU",
         ("mujoco",),
         _RENDER,
-        mend="apt-get install libosmesa6",
+        fix="apt-get install libosmesa6",
         environment=(("MUJOCO_GL", "osmesa"),),
         packages_extra="mujoco",
     ),
@@ -160,7 +160,7 @@ PARTS: tuple[Part, ...] = (
         "train --device cuda",
         ("torch",),
         _CUDA,
-        mend="needs an NVIDIA GPU and a torch for it: https://pytorch.org/get-started",
+        fix="needs an NVIDIA GPU and a torch for it: https://pytorch.org/get-started",
         packages_extra="train",
     ),
     Part("skrl", "train", ("skrl", "tensorboard"), "import skrl.agents.torch.ppo", "train"),
@@ -214,16 +214,16 @@ def diagnose(
 
 def try_part(part: Part) -> Check:
     """Look for a part's packages and run its trial."""
-    mend = part.mend or install_command(part.extra)
+    fix = part.fix or install_command(part.extra)
     version_of = {package: _version(package) for package in part.packages}
     absent = [package for package, version in version_of.items() if version is None]
     if absent:
-        brings = mend if part.extra else install_command(part.packages_extra)
+        brings = fix if part.extra else install_command(part.packages_extra)
         return Check(part, "missing", f"{', '.join(absent)} not installed", brings)
     installed = ", ".join(f"{package} {version}" for package, version in version_of.items())
     problem, note = _try(part)
     if problem is not None:
-        return Check(part, "missing" if part.mend else "broken", problem, mend)
+        return Check(part, "missing" if part.fix else "broken", problem, fix)
     return Check(part, "works", note or installed)
 
 
@@ -258,23 +258,23 @@ def _try(part: Part) -> tuple[str | None, str]:
 def _lava() -> Check:
     from nervecord.targets.lava import environment
 
-    part = Part("Lava", "run --engine lava", mend=environment.INSTALL_COMMAND)
+    part = Part("Lava", "run --engine lava", fix=environment.INSTALL_COMMAND)
     status = environment.status()
     if not status.installed:
-        return Check(part, "missing", status.problem or "it is not installed", part.mend)
+        return Check(part, "missing", status.problem or "it is not installed", part.fix)
     shim = " with the shim" if status.shim else ""
     return Check(part, "works", f"lava-nc {status.lava_version} on Python {status.python_version}{shim}")
 
 
 def _compiler() -> Check:
-    part = Part("C compiler", "building emitted C", mend="apt-get install gcc")
+    part = Part("C compiler", "building emitted C", fix="apt-get install gcc")
     path = next((candidate for name in ("cc", "gcc", "clang") if (candidate := shutil.which(name))), None)
     if path is None:
-        return Check(part, "missing", "none of cc, gcc, clang was found", part.mend)
+        return Check(part, "missing", "none of cc, gcc, clang was found", part.fix)
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, errors="replace", timeout=SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Check(part, "broken", f"{path}: {error}", part.mend)
+        return Check(part, "broken", f"{path}: {error}", part.fix)
     return Check(part, "works", (done.stdout.splitlines() or [path])[0].strip())
 
 
@@ -316,10 +316,10 @@ def doctor_text(machine: dict[str, Any], checks: Sequence[Check]) -> str:
     amiss: dict[str, list[str]] = {}
     for check in checks:
         if check.status != "works":
-            amiss.setdefault(check.mend, []).append(check.part.name)
+            amiss.setdefault(check.fix, []).append(check.part.name)
     if amiss:
         lines += ["", "to have what is missing:"]
-        lines.append(show.columns([[", ".join(names), mend] for mend, names in amiss.items()]))
+        lines.append(show.columns([[", ".join(names), fix] for fix, names in amiss.items()]))
     return "\n".join(lines)
 
 

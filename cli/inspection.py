@@ -100,7 +100,7 @@ def _surveys(subject: Any, targets: Sequence[Any], report: Report, args: argpars
     Raises:
         NervecordError: it cannot be compiled or measured, and to be measured was asked for.
     """
-    found = {}
+    surveys = {}
     names = catalogue.compiling_names()
     named: list[Any] = [nervecord.target(it) if isinstance(it, str) and it in names else it for it in targets]
     for it in named:
@@ -119,17 +119,17 @@ def _surveys(subject: Any, targets: Sequence[Any], report: Report, args: argpars
                     inputs=inputs_of(args.inputs),
                     steps=args.steps,
                 )
-            found[name] = it.survey(program, getattr(subject, "recorded", None))
+            surveys[name] = it.survey(program, getattr(subject, "recorded", None))
         except InfeasibleError as error:
             finding = Finding(
                 "board", "error", error.where or "graph", error.message, fix=error.hint or "", target=name
             )
-            found[name] = Survey({}, (), finding)
+            surveys[name] = Survey({}, (), finding)
         except NervecordError as error:
             if getattr(it, "place_and_route", False):
                 raise
-            found[name] = Survey({}, (("boards", f"not looked at: {error}"),), None)
-    return found
+            surveys[name] = Survey({}, (("boards", f"not looked at: {error}"),), None)
+    return surveys
 
 
 def _verdict(report: Report, name: str) -> str:

@@ -19,9 +19,8 @@ from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
 from nervecord.training import front
-from nervecord.training.algorithms import ALGORITHMS, DEFAULT
+from nervecord.training.algorithms import DEFAULT, of_verb
 from nervecord.training.algorithms.base import Algorithm
-from nervecord.training.fields import flag_name
 from nervecord.training.folder import run_folder
 from nervecord.training.folder.start import shared_with
 from nervecord.training.folder.topology import read_topology
@@ -62,15 +61,15 @@ DISTILL_EXAMPLES = (
 )
 
 
-def add_flags(parser: argparse.ArgumentParser, *algorithms: type[Any], without: str = "") -> None:
-    """One flag for each field of these algorithms, but for one; a flag that is not given leaves no trace in the
-    namespace."""
+def add_flags(parser: argparse.ArgumentParser, *algorithms: type[Any]) -> None:
+    """One flag for each field of these algorithms; a flag that is not given leaves no trace in the namespace."""
     presets = ", ".join(PRESETS)
     group = parser.add_argument_group(
         "configuration", f"{presets} begin with settings of their own (docs/training.md), other tasks with the defaults"
     )
     for name, f in all_fields(*algorithms).items():
-        if name == without:
+        if name in {kind.positional for kind in algorithms}:
+            parser.add_argument(name, metavar="RUN", help=f.metadata["help"].replace("%", "%%"))
             continue
         owners = {a.name: each for a in algorithms for each in dataclasses.fields(a) if each.name == name}
         text = _text(f, owners, of_all=len(owners) in (0, len(algorithms)))
@@ -113,7 +112,7 @@ def _text(f: dataclasses.Field[Any], owners: dict[str, dataclasses.Field[Any]], 
     return f"{text} ({default})"
 
 
-def given(args: argparse.Namespace) -> dict[str, Any]:
+def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
     """The fields whose flags were given, and the algorithm."""
     names = {"algorithm", *all_fields()}
     return {name: value for name, value in vars(args).items() if name in names}
@@ -173,31 +172,33 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
         "another run folder, or from a study's folder the best shape; flags that are given count more",
     )
     recipe_flags(parser)
-    kinds = _of_verb("train")
-    parser.add_argument(
-        "--algorithm",
-        default=argparse.SUPPRESS,
-        metavar="{" + ",".join(kind.name for kind in kinds) + "}",
-        help="how it learns: " + "; ".join(f"{kind.name}, {kind.about}" for kind in kinds) + f" (default {DEFAULT})",
-    )
+    _algorithm_flags(parser, of_verb("train"))
+
+
+def _algorithm_flags(parser: argparse.ArgumentParser, kinds: list[type[Algorithm]]) -> None:
+    """The algorithm, where there are several, and the fields of all."""
+    first = kinds[0].name
+    if len(kinds) > 1:
+        parser.add_argument(
+            "--algorithm",
+            default=argparse.SUPPRESS,
+            metavar="{" + ",".join(kind.name for kind in kinds) + "}",
+            help="how it learns: " + "; ".join(f"{kind.name}, {kind.about}" for kind in kinds) + f" (default {first})",
+        )
     add_flags(parser, *kinds)
-
-
-def _of_verb(verb: str) -> list[type[Algorithm]]:
-    """The algorithms that a verb trains with."""
-    return [kind for kind in ALGORITHMS.values() if kind.verb == verb]
 
 
 def _with_sources(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
     """The given fields, those of the runs that the training starts from, and those of the topology asked for."""
     changes: dict[str, Any] = {}
-    for source in algorithm_named(chosen.get("algorithm", DEFAULT)).sources:
+    kind = algorithm_named(chosen.get("algorithm", DEFAULT))
+    for source in kind.sources:
         if not chosen.get(source.field):
             continue
         if "network" in source.shared and args.topology_from is not None:
             raise NervecordError(
                 "begins with another run's networks, whose shape is theirs",
-                where=flag_name(source.field),
+                where=kind.spelled(source.field),
                 hint="drop --topology-from",
             )
         changes |= shared_with(chosen[source.field], source)
@@ -210,7 +211,7 @@ def _with_sources(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str,
 
 
 def train_verb(args: argparse.Namespace) -> Outcome:
-    chosen = given(args)
+    chosen = chosen_fields(args)
     if args.recipe is not None:
         return recipe_verb(args, chosen, TrainProgress)
     require_recipe(args)
@@ -226,20 +227,12 @@ def train_verb(args: argparse.Namespace) -> Outcome:
 
 
 def distill_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "teacher",
-        metavar="RUN",
-        help="run folder of the teacher: of its best checkpoint, or its newest; or beside --env an ONNX file, or "
-        "module:function, which takes raw observations (B, observations) and gives actions (B, actions) or preferences",
-    )
     parser.set_defaults(resume=None, topology_from=None)
-    (kind,) = _of_verb("distill")
-    add_flags(parser, kind, without="teacher")  # it is the verb's argument
+    _algorithm_flags(parser, of_verb("distill"))
 
 
 def distill_verb(args: argparse.Namespace) -> Outcome:
-    (kind,) = _of_verb("distill")
-    chosen = {**given(args), "teacher": args.teacher, "algorithm": kind.name}
+    chosen = {"algorithm": of_verb("distill")[0].name, **chosen_fields(args)}
     return _run(args, TrainConfig.for_task(**_with_sources(args, chosen)), chosen)
 
 

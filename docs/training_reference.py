@@ -17,8 +17,8 @@ HEAD = """# Training: reference
 
 Written by `docs/training_reference.py` from the declarations in `training/algorithms/`,
 `training/simulators/kinds.py` and `training/settings/parts.py`; [training.md](training.md) is the guide. Every field
-is a flag of `nervecord train` or `nervecord distill`, a key of a study file ([sweep.md](sweep.md)), and an argument of
-`TrainConfig.of`. "resume" marks what `--resume` may change.
+is a flag of `nervecord train` or `nervecord distill` (the teacher is an argument of `distill`), a key of a study file
+([sweep.md](sweep.md)), and an argument of `TrainConfig.of`. "resume" marks what `--resume` may change.
 """
 SAVES = {"always": "yes", "some": "MuJoCo's tasks, classic control, tasks with `get_state()`", "never": "no"}
 TITLES = {TaskConfig: "Task", NetworkConfig: "Network", RunConfig: "Run"}
@@ -41,7 +41,7 @@ def _algorithms() -> Iterator[str]:
     yield "| `--algorithm` | what it is | starts from | policy | several processes | choices | devices |"
     yield "|---|---|---|---|---|---|---|"
     for name, kind in ALGORITHMS.items():
-        starts = "; ".join(_source(source) for source in kind.sources) or "nothing"
+        starts = "; ".join(_source(kind, source) for source in kind.sources) or "nothing"
         policy = "its own network, without spikes" if kind.own_networks else "spiking, or its twin without spikes"
         devices = ", ".join(kind.devices) or "any"
         able = [_yes(value) for value in (kind.takes_processes, kind.takes_choices)]
@@ -49,11 +49,11 @@ def _algorithms() -> Iterator[str]:
         yield f"| {' | '.join(words)} |"
 
 
-def _source(source: Source) -> str:
+def _source(kind: type[Algorithm], source: Source) -> str:
     assets = ", ".join(sorted(asset.value for asset in source.assets))
     place = "run, ONNX file or function" if source.takes_files else "run"
     need = "" if source.required else " (optional)"
-    return f"`{flag_name(source.field)}`{need}: {place} with {assets}; same {', '.join(source.shared)}"
+    return f"`{spelled(kind, source.field)}`{need}: {place} with {assets}; same {', '.join(source.shared)}"
 
 
 def _simulators() -> Iterator[str]:
@@ -77,8 +77,15 @@ def _fields(kind: type[Part], left_out: set[str]) -> Iterator[str]:
     for f in dataclasses.fields(kind):  # type: ignore[arg-type]  # a Part is always a dataclass
         if f.name not in left_out:
             text = f.metadata["help"].replace("|", "\\|")
-            words = [f"`{flag_name(f.name)}`", shown(f.default), values(f), _yes(f.metadata.get("resumable")), text]
+            words = [f"`{spelled(kind, f.name)}`", shown(f.default), values(f), _yes(f.metadata.get("resumable")), text]
             yield f"| {' | '.join(words)} |"
+
+
+def spelled(kind: type[Part], name: str) -> str:
+    """A field in the document: its flag, or where it stands in a verb's command."""
+    if issubclass(kind, Algorithm) and name == kind.positional:
+        return f"nervecord {kind.verb} {name.upper()}"
+    return flag_name(name)
 
 
 def values(f: dataclasses.Field[Any]) -> str:

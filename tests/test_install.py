@@ -221,7 +221,7 @@ def test_the_sdist_installs_too(distributions: Path, policy: Path, tmp_path: Pat
     parts = {part["part"]: part for part in json.loads(done.stdout)["parts"]}
     assert parts["numba"]["status"] == "works"
     assert parts["torch, snnTorch"]["status"] == "missing"
-    assert parts["torch, snnTorch"]["mend"] == f"pip install '{sdist}[train]'"
+    assert parts["torch, snnTorch"]["fix"] == f"pip install '{sdist}[train]'"
 
 
 @pytest.mark.slow

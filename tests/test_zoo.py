@@ -20,9 +20,8 @@ import nervecord
 from nervecord.errors import NervecordError
 from nervecord.runtime.result import interval95
 from nervecord.runtime.worker.environment import episode_seeds, make_environment
-from nervecord.training.algorithms import ALGORITHMS
+from nervecord.training.algorithms.base import Asset
 from nervecord.training.evaluate import evaluate
-from nervecord.training.fields import flag_name
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.export import describe_checkpoint, policy_graph
 from nervecord.training.folder.start import digest
@@ -31,7 +30,6 @@ from nervecord.training.learners.sources import read_sources
 from nervecord.training.learners.teacher import make_teacher
 from nervecord.training.processes.distributed import SOLO
 from nervecord.training.settings.config import TrainConfig
-from nervecord.training.settings.parts import RunConfig
 from nervecord.training.simulators.base import VALIDATION
 
 ZOO = Path(__file__).parent.parent / "zoo"
@@ -67,6 +65,19 @@ FILES = {
 }
 
 
+TYPED = {
+    "ppo": {"--teacher": "--reference", "--teacher-weight": "--reference-weight"},
+    "distill": {
+        "--capacity": "--kept-states",
+        "--start-steps": "--initial-steps",
+        "--start-weight": "--initial-weight",
+    },
+    "finetune": {"--settle": "--freeze-updates", "--teacher": "--critic-run"},
+    "td7": {"--settle": "--freeze-updates"},
+}
+"""Flags of the commands that trained the zoo, as they were typed then, and what they are called now."""
+
+
 def paired_loss(plain: Any, fixed: Any) -> tuple[float, float]:
     """What compiling loses, and its 95 % interval, over pairs of episodes from the same initial states (`certify`)."""
     size, lost = float(np.mean(plain)), np.subtract(plain, fixed)
@@ -76,9 +87,7 @@ def paired_loss(plain: Any, fixed: Any) -> tuple[float, float]:
 def in_todays_words(argv: list[str]) -> str:
     """The command of a run, its flags by the names that they have now: a record says what was typed then."""
     named = argv[argv.index("--algorithm") + 1] if "--algorithm" in argv else argv[1].replace("train", "ppo")
-    former = {**ALGORITHMS[named].former_names, **RunConfig.former_names}
-    flags = {flag_name(before): flag_name(now) for before, now in former.items()}
-    return " ".join(flags.get(word, word) for word in argv)
+    return " ".join(TYPED[named].get(word, word) for word in argv)
 
 
 def evaluations(name: str) -> list[dict[str, Any]]:
@@ -323,15 +332,20 @@ def test_fine_tuning_begins_with_the_teachers_that_are_kept(name: str) -> None:
     learner = make_learner(
         sizes, config, SOLO, sources={origin.field: origin.content for origin in read_sources(config)}, content=None
     )
-    assert [policy["sizes"] for policy in learner.taught["policies"]] == [learner.taught["policies"][0]["sizes"]] * 3
+    policies = learner.teacher_record["policies"]
+    assert [policy["sizes"] for policy in policies] == [policies[0]["sizes"]] * 3
     critic = checkpoint.load(ZOO / name / "checkpoints")["learner"]["td7"]["compact"]["critic"]
     torch.testing.assert_close(learner.agent.critic.state_dict(), {k: v.float() for k, v in critic.items()})
 
 
 @pytest.mark.parametrize("name", ["ant-teacher", "ant-teacher-3", "ant-small", "ant"])
 def test_a_training_of_which_networks_alone_are_kept_is_not_resumed(name: str) -> None:
-    with pytest.raises(NervecordError, match="--start"):
-        checkpoint.load_whole(ZOO / name / "checkpoints")
+    assets = TrainConfig.from_json((ZOO / name / "config.json").read_text()).algorithm.assets
+    with pytest.raises(NervecordError) as refusal:
+        checkpoint.load_whole(ZOO / name / "checkpoints", assets)
+    hint = str(refusal.value.hint)
+    for flag, needed in (("--start", Asset.NETWORK), ("--critic-run", Asset.ACTION_VALUES), ("distill", Asset.ACTIONS)):
+        assert (f"{flag} RUN" in hint) == (needed in assets)
 
 
 def whole_digest(name: str) -> str:

@@ -84,7 +84,7 @@ def _play(learner: Learner, config: TrainConfig, seeds: list[int]) -> Evaluation
         lengths = torch.zeros(len(seeds), dtype=torch.int64, device=device)
         observations = simulator.reset().to(device, torch.float32)
         state, steps = None, 0
-        # On a card the look at what still runs waits for it, so it is taken now and then; what ended is not counted on.
+        # On a GPU the look at what still runs waits for it, so it is taken now and then; what ended is not counted on.
         every = 1 if device.type == "cpu" else 25
         while steps % every or running.any():
             actions, state = learner.mode(observations, state)

@@ -66,7 +66,7 @@ def _checked(part: Part, f: dataclasses.Field[Any]) -> Any:
     Raises:
         NervecordError: it is of another type, out of its bounds, or none of its choices.
     """
-    where, choices = flag_name(f.name), f.metadata.get("choices")
+    where, choices = part.spelled(f.name), f.metadata.get("choices")
     value = checked(getattr(part, f.name), value_type(f), where, NervecordError)
     if choices is not None and value not in choices:
         raise unknown_name(f.name, value, choices, where=where)
@@ -116,10 +116,13 @@ class Part:
 
     __slots__ = ()
 
-    former_names: ClassVar[Mapping[str, str]] = {}
-    """What fields were called in run folders of earlier versions: the name then, the name now."""
-    former_values: ClassVar[Mapping[str, Any]] = {}
-    """What runs of earlier versions did, of fields that their run folders do not have."""
+    positional: ClassVar[str] = ""
+    """The field that the verb of the command line takes as its argument, without a flag."""
+
+    @classmethod
+    def spelled(cls, name: str) -> str:
+        """A field as users write it: its flag, or the name of the verb's argument."""
+        return name if name == cls.positional else flag_name(name)
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):  # type: ignore[arg-type]  # a Part is always a dataclass

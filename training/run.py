@@ -197,7 +197,7 @@ def _newest(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
     # The row of the step that brings the first checkpoint is written before it.
     if not checkpoint.steps_in(checkpoints) and run_folder.last_step(folder) <= first:
         return None
-    return checkpoint.load_whole(checkpoints)
+    return checkpoint.load_whole(checkpoints, config.algorithm.assets)
 
 
 class Run:
@@ -221,7 +221,7 @@ class Run:
         self.lengths: deque[int] = deque(maxlen=RETURNS)
         self.episodes = 0
         self.best: dict[str, float] | None = None
-        self.lent = False
+        self.simulation_lost = False
         """Whether a validation has taken over the simulation, of which a process has one alone."""
         self.origins: dict[str, Any] = {}
         """What is not this run's own work, by the field that asked for it: folder, step and a hash of the networks."""
@@ -402,7 +402,7 @@ class Run:
         if not run.validation_episodes or not late:
             return None
         score = evaluate(self.learner, self.config, run.validation_episodes, purpose=VALIDATION).mean
-        self.lent = kind_named(run.sim).is_shared
+        self.simulation_lost = kind_named(run.sim).is_shared
         if self.best is None or score > self.best["score"]:
             self.best = {"step": self.step, "score": score}
         return score
@@ -411,8 +411,8 @@ class Run:
         """Save what this run and one that is resumed continue from."""
         episodes = self.collector.state_dict()
         self.generation += 1
-        if self.lent or (episodes is None and self.config.run.exact_resume):
-            self.lent = False
+        if self.simulation_lost or (episodes is None and self.config.run.exact_resume):
+            self.simulation_lost = False
             self._warn_of_short_episodes()
             self.simulator.close()
             self.simulator = self._open_simulator()
@@ -462,7 +462,7 @@ class Run:
     def _restore(self, content: dict[str, Any]) -> None:
         self.step, self.episodes, self.best = (content[name] for name in ("step", "episodes", "best"))
         self.returns.extend(content["returns"])
-        self.lengths.extend(content.get("lengths", ()))
+        self.lengths.extend(content["lengths"])
         require_parts(content["learner"], self.learner.state_dict())
         self.learner.load_state_dict(content["learner"])
         own = content["processes"][self.group.rank] if self.group.several else content

@@ -4,7 +4,7 @@ Kept are config.json with the default `out`, versions.json without what names th
 `--rows` rows of metrics.jsonl (the first, the last, all validated ones, and others evenly spaced between), and, unless
 `--results` is given, policy.nir and learning.png. Event files stay behind, and checkpoints unless `--checkpoint` is
 given: then the best one of a finished run is kept, or the newest, which `nervecord distill` and `nervecord train
---start` begin with. That of TD7 and of fine-tuning is kept in a third of its size (`TD7.compact_state_dict`);
+--start` begin with. That of TD7 and of fine-tuning is kept in a third of its size (`TD7Agent.compact_state_dict`);
 `nervecord train --resume` continues from it. With `--networks`, which is what the repository takes, it holds
 nothing but what those need, and `--resume` refuses it. The metrics of an interrupted run are kept up to
 its newest checkpoint.
@@ -19,15 +19,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nervecord.training.algorithms.finetune import Finetune
+from nervecord.training.algorithms.base import Asset
 from nervecord.training.folder import checkpoint
+from nervecord.training.learners.base import Setup
 from nervecord.training.learners.finetune import FinetuneLearner
 from nervecord.training.learners.off_policy import td7_agent
-from nervecord.training.processes.distributed import SOLO
 from nervecord.training.settings.config import TrainConfig
 
 _MACHINE = ("platform",)
-MOST_TAUGHT = 3
+MOST_TEACHERS = 3
 """Policies of its teacher that are kept of a fine-tuning, the newest."""
 MOST_PAST = 6
 """Past policies of a TD7 training that are kept; each takes 0.7 MB for the ant."""
@@ -50,7 +50,7 @@ def keep(
     """
     config = json.loads((run / "config.json").read_text())
     versions = json.loads((run / "versions.json").read_text())
-    config.get("run", config)["out"] = "runs"
+    config["run"]["out"] = "runs"
     for name in _MACHINE:
         versions.pop(name, None)
     versions["argv"] = _argv(versions["argv"])
@@ -82,14 +82,15 @@ def _keep_checkpoint(run: Path, target: Path, *, networks_only: bool) -> None:
     content = checkpoint.load(run / "checkpoints", int(files[-1].stem.removeprefix("step-")))
     content["config"]["run"]["out"] = "runs"
     config = TrainConfig.from_dict(content["config"])
-    if networks_only and ("td7" not in content["learner"] or isinstance(config.algorithm, Finetune)):
+    has_network = Asset.NETWORK in config.algorithm.assets
+    if networks_only and has_network:
         step = content.pop("step")
         checkpoint.save(kept, step, checkpoint.networks_only(content), best=None, keep=1)
         return
-    if "td7" not in content["learner"]:
+    if "td7" not in content["learner"]:  # an agent of TD7 can be kept in less
         shutil.copyfile(files[-1], kept / files[-1].name)
         return
-    fewer = _of_a_student if isinstance(config.algorithm, Finetune) else _of_a_teacher
+    fewer = _of_a_student if has_network else _of_a_teacher
     content["learner"] = {**content["learner"], **fewer(config, content), "replay": None}
     if networks_only:
         past = content["learner"]["past"][-MOST_PAST_TO_LEARN_FROM:]
@@ -117,10 +118,10 @@ def _of_a_student(config: TrainConfig, content: dict[str, Any]) -> dict[str, Any
     low, high = content["low"], content["high"]
     observations = len(content["learner"]["obs_rms"]["mean"])
     config = config.replace(torch_compile=False)
-    student = FinetuneLearner(observations, low, high, config, SOLO, content=content)
+    student = FinetuneLearner(Setup(observations, low, high, config, content=content))
     student.load_state_dict(content["learner"])
-    taught = content["learner"]["teacher"]
-    few = {**taught, "policies": taught["policies"][-MOST_TAUGHT:]}
+    teacher = content["learner"]["teacher"]
+    few = {**teacher, "policies": teacher["policies"][-MOST_TEACHERS:]}
     return {"td7": student.agent.compact_state_dict(), "teacher": few}
 
 

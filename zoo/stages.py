@@ -23,9 +23,6 @@ LENGTH = 1000
 """Steps of a whole episode. With exact resuming simulators begin anew at every checkpoint: where that is sooner, only
 falls end."""
 
-NAMES = {"ppo": "PPO", "distill": "distillation", "finetune": "fine-tuning"}
-"""Of algorithms."""
-
 
 def read(folder: Path) -> TrainConfig:
     """The configuration of a stage."""
@@ -42,7 +39,7 @@ def label(folder: Path, number: int) -> str:
     """What a stage was."""
     config = read(folder)
     policy = "spiking" if config.network.policy == "snn" else "without spikes"
-    return f"{number}. {policy}, {NAMES.get(config.algorithm.name, config.algorithm.name.upper())}"
+    return f"{number}. {policy}, {config.algorithm.name}"
 
 
 def trained_rows(folder: Path, number: int) -> list[dict[str, Any]]:

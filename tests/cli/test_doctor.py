@@ -35,7 +35,7 @@ def test_version_takes_no_other_word(nervecord_cli: Any, words: tuple[str, ...])
 
 @pytest.mark.slow
 def test_doctor_on_this_machine(nervecord_cli: Any) -> None:
-    """The real thing: what the tests themselves run on works, and whatever does not says how to mend it."""
+    """The real thing: what the tests themselves run on works, and whatever does not says how to fix it."""
     answer = nervecord_cli("doctor", "--json", "--quiet")
     assert (answer.code, answer.err) == (0, "")
     found = answer.json
@@ -48,7 +48,7 @@ def test_doctor_on_this_machine(nervecord_cli: Any) -> None:
         assert parts[name]["needed"]
     for part in parts.values():
         assert part["note"]
-        assert (part["mend"] is None) == (part["status"] == "works")
+        assert (part["fix"] is None) == (part["status"] == "works")
     assert metadata.version("numpy") in parts["numpy"]["note"]
 
 
@@ -62,7 +62,7 @@ def test_every_extra_named_exists() -> None:
 def test_a_package_that_is_not_installed() -> None:
     check = try_part(Part("Nothing", "nothing", ("no-such-package", "numpy"), "raise SystemExit", "warp"))
     assert (check.status, check.note) == ("missing", "no-such-package not installed")
-    assert check.mend == install_command("warp")
+    assert check.fix == install_command("warp")
     assert not check.needed
 
 
@@ -80,7 +80,7 @@ def test_a_part_that_is_there_and_does_not_work(trial: str, note: str) -> None:
     check = try_part(Part("Broken", "nothing", ("numpy",), trial))
     assert check.status == "broken"
     assert check.note.startswith(note)
-    assert check.mend == install_command("")
+    assert check.fix == install_command("")
     assert check.needed
 
 
@@ -93,7 +93,7 @@ def test_a_part_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trial_sees_its_environment_and_its_last_line_is_the_note() -> None:
     trial = "import os; print('first'); print(os.environ['MUJOCO_GL'])"
     check = try_part(Part("GL", "", ("numpy",), trial, environment=(("MUJOCO_GL", "egl"),)))
-    assert (check.status, check.note, check.mend) == ("works", "egl", "")
+    assert (check.status, check.note, check.fix) == ("works", "egl", "")
 
 
 def test_a_needed_part_that_does_not_work_ends_with_1(nervecord_cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,4 +124,4 @@ def test_missing_packages_are_brought_by_their_own_extra(monkeypatch: pytest.Mon
     monkeypatch.setattr(doctor, "_version", lambda package: None)
     parts = {part.name: part for part in PARTS}
     for name, extra in (("OpenGL by EGL", "mujoco"), ("OpenGL by OSMesa", "mujoco"), ("CUDA", "train"), ("numba", "")):
-        assert try_part(parts[name]).mend == install_command(extra)
+        assert try_part(parts[name]).fix == install_command(extra)

@@ -20,8 +20,6 @@ from nervecord.compiler.plan.interpret import simulate
 from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.export import describe_checkpoint, policy_from_checkpoint
-from nervecord.training.learners.base import Setup
-from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.policy.actor import CategoricalActor, first_largest
 from nervecord.training.run import resume, train
 from nervecord.training.settings.config import TrainConfig
@@ -92,11 +90,10 @@ def test_without_noise_the_first_of_the_largest() -> None:
     assert taken[:, 0].tolist() == logits.argmax(-1).tolist()
 
 
-def test_noise_that_falls_is_refused() -> None:
+def test_noise_that_falls_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NervecordError, match=r"--noise: .*'linear'.*CartPole-v1.*2 actions"):
-        PPOLearner(
-            Setup(4, torch.zeros(1), torch.ones(1), TrainConfig.of(env="CartPole-v1", noise="linear"), choices=2)
-        )
+        train(small(tmp_path, noise="linear"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("changes", some(KINDS.values(), 3), ids=KINDS.keys())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import pkgutil
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.policy.actor import Act
 from nervecord.training.settings.config import TrainConfig
 from nervecord.training.simulators.base import Step
+from nervecord.training.simulators.kinds import KINDS
 from nervecord.training.simulators.make import make_simulator
 
 
@@ -147,8 +150,13 @@ def test_half_of_the_environments_are_cut_again_and_again(stagger: int | None) -
 def test_what_cannot_cut_episodes_is_not_told_to() -> None:
     script = Script([30] * 4, ["time"] * 4)
     script.can_cut = False
-    with pytest.raises(NervecordError, match="--restart-steps: needs a simulator that ends single episodes"):
+    with pytest.raises(NervecordError, match="--restart-steps: needs a simulator that ends single episodes") as refusal:
         collected(script, 10, restart=5)
+    named = str(refusal.value.hint).partition("--sim ")[2].split(" or ")
+    assert {"envpool", "gymnasium"} <= set(named)
+    for kind in KINDS.values():
+        with contextlib.suppress(ModuleNotFoundError):  # a simulator that is not installed
+            assert pkgutil.resolve_name(kind.simulator).can_cut == (kind.name in named)
 
 
 @pytest.mark.parametrize("kind", ["envpool", "gymnasium"])

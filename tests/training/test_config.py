@@ -166,28 +166,23 @@ def test_a_default_is_never_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "former", "now"),
-    [
-        ("ppo", {"teacher": "runs/a", "teacher_weight": 0.5}, {"reference": "runs/a", "reference_weight": 0.5}),
-        (
-            "distill",
-            {"teacher": "runs/a", "capacity": 9, "start_steps": 7, "start_weight": 3.0},
-            {"teacher": "runs/a", "kept_states": 9, "initial_steps": 7, "initial_weight": 3.0, "value_epochs": 0},
-        ),
-        (
-            "finetune",
-            {"start": "runs/s", "teacher": "runs/t", "settle": 5},
-            {"start": "runs/s", "critic_run": "runs/t", "freeze_updates": 5},
-        ),
-        ("td7", {"settle": 5, "capacity": 9}, {"freeze_updates": 5, "capacity": 9}),
-    ],
+    "former", [("run", "engine", "fused"), ("algorithm", "teacher", ""), ("network", "critic", [8])]
 )
-def test_run_folders_of_earlier_versions_are_read(algorithm: str, former: dict[str, Any], now: dict[str, Any]) -> None:
-    stored = {"task": {}, "algorithm": {"name": algorithm, **former}, "run": {"engine": "snntorch"}}
-    config = TrainConfig.from_dict(stored)
-    assert now.items() <= config.fields.items()
-    assert config.run.operator == "snntorch"
-    assert TrainConfig.from_json(config.to_json()) == config
+def test_a_run_folder_with_a_name_that_no_field_has_is_refused(former: tuple[str, str, Any]) -> None:
+    part, name, value = former
+    stored = TrainConfig().to_dict()
+    stored[part][name] = value
+    with pytest.raises(NervecordError, match=f"unknown field '{name}'"):
+        TrainConfig.from_dict(stored)
+
+
+def test_what_a_verb_takes_as_its_argument_is_never_called_a_flag() -> None:
+    for kind in ALGORITHMS.values():
+        if kind.positional:
+            with pytest.raises(NervecordError, match="is empty") as refusal:
+                TrainConfig.of(algorithm=kind.name)
+            assert refusal.value.where == kind.positional
+    assert {kind.positional for kind in ALGORITHMS.values()} == {"", "teacher"}
 
 
 def test_every_run_folder_of_the_zoo_is_read() -> None:

@@ -123,6 +123,10 @@ def test_distance_beyond_a_limit_is_none() -> None:
     found.backward()  # type: ignore[no-untyped-call]
     assert means.grad is not None
     assert means.grad.tolist() == [[-0.5, 1.0], [1.0, 0.0]]
+    # In halves of the range it is the same whatever the limits are, and between -1 and 1 bit for bit.
+    assert torch.equal(distance(means, wanted, limits, unit=torch.ones(2)), found)
+    narrow = tuple(0.5 * limit for limit in limits)
+    assert distance(0.5 * means, 0.5 * wanted, narrow, unit=torch.full((2,), 0.5)).item() == found.item()
     # Of choices the distance is least where both prefer alike, whatever is added to all preferences.
     logits = torch.tensor([[1.0, 2.0]])
     assert distance(logits + 3, logits, None) < distance(logits * 2, logits, None)

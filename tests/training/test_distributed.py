@@ -280,7 +280,7 @@ def test_what_processes_cannot_share_is_refused() -> None:
         TrainConfig().algorithm.check_processes(3)
     with pytest.raises(NervecordError, match=r"--minibatch: is 4, 3 processes need at least 6"):
         TrainConfig.of(num_envs=33, minibatch=4).algorithm.check_processes(3)
-    with pytest.raises(NervecordError, match=r"need a card each.*--device cuda"):
+    with pytest.raises(NervecordError, match=r"need a GPU each.*--device cuda"):
         group.device("cuda:0")
     if torch.cuda.device_count() < 3:
         with pytest.raises(NervecordError, match="3 processes on this machine, torch sees"):

@@ -187,7 +187,7 @@ def test_the_teacher_acts_first_where_there_are_few_environments(runs: Path, tmp
     content = checkpoint.load(runs / "teacher" / "checkpoints", best_of(runs / "teacher"))
     # As if the teacher had been three policies before that always gave 1, 2 and 3 tenths, the last the newest.
     for tenths in (1, 2, 3):
-        before = unpack(TD7Policy, learner.taught["policies"][-1])
+        before = unpack(TD7Policy, learner.teacher_record["policies"][-1])
         for parameter in before.actor.rest[-1].parameters():
             parameter.data.fill_(0)
         before.actor.rest[-1].bias.data.fill_(math.atanh(tenths / 10))
@@ -275,7 +275,7 @@ def test_what_the_zoo_keeps_of_a_student_is_begun_with_and_not_gone_on_with(runs
     run.simulator.close()
     assert run.origins["start"]["networks"] == digest(checkpoint.load(runs / "student" / "checkpoints")["learner"])
     with pytest.raises(
-        NervecordError, match=r"kept: keeps the networks of its training alone.*another training: --start"
+        NervecordError, match=r"kept: keeps the networks of its training alone.*another training with it: .*--start RUN"
     ):
         resume(tmp_path / "kept")
 

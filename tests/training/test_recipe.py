@@ -20,7 +20,7 @@ from fuzz.kinds import damage_toml
 
 import nervecord
 from nervecord.cli.command import find_verb, main
-from nervecord.cli.training import _with_sources, given
+from nervecord.cli.training import _with_sources, chosen_fields
 from nervecord.errors import NervecordError
 from nervecord.training.recipes import chain
 from nervecord.training.recipes.chain import block_file, commands, gate_values, run_chain
@@ -302,7 +302,7 @@ def test_its_commands_do_the_same(env: str, tmp_path: Path) -> None:
     for stage in asked.stages:
         verb, *words = lines[stage.stage.name][1:]
         args = find_verb(verb).parser(verb).read(words)
-        chosen = given(args)
+        chosen = chosen_fields(args)
         if verb == "distill":
             chosen |= {"teacher": args.teacher, "algorithm": "distill"}
         assert TrainConfig.for_task(**_with_sources(args, chosen)) == stage.config

@@ -23,8 +23,9 @@ def test_the_document_is_that_of_the_declarations(document: Callable[[str], str]
     text = document("training-reference")
     for name in (*ALGORITHMS, *KINDS):
         assert f"| `{name}` |" in text
+    arguments = {kind.positional for kind in ALGORITHMS.values()}
     for name in all_fields():
-        assert f"| `{flag_name(name)}` |" in text
+        assert (f"`{flag_name(name)}`" in text) == (name not in arguments)
 
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
@@ -38,7 +39,6 @@ def test_what_an_algorithm_declares_is_there(name: str) -> None:
     assert {source.field for source in kind.sources} <= fields
     known = fields | {f.name for part in (TaskConfig, NetworkConfig) for f in dataclasses.fields(part)}
     assert {name for source in kind.sources for name in source.shared} - {"task", "network"} <= known | {"critic"}
-    assert set(kind.former_names.values()) <= fields
     for source in kind.sources:
         assert any(source.assets <= other.assets for other in ALGORITHMS.values()), "no run holds what it needs"
 
@@ -52,5 +52,7 @@ def test_what_a_simulator_declares_is_there(name: str) -> None:
     assert isinstance(simulator, ast.ClassDef)
     if KINDS[name].check:
         assert callable(pkgutil.resolve_name(KINDS[name].check))
+    if KINDS[name].auto:
+        assert callable(pkgutil.resolve_name(KINDS[name].auto))
     assert set(KINDS[name].takes) <= {"wrappers", "threads", "device"}
     assert KINDS[name].saves in ("always", "some", "never")

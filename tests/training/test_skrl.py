@@ -14,7 +14,7 @@ from nervecord.training.folder import checkpoint
 from nervecord.training.learners import skrl_ppo
 from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.ppo import PPOLearner
-from nervecord.training.learners.skrl_agents import SkrlLearner
+from nervecord.training.learners.skrl_agents import SACLearner, SkrlLearner, TD3Learner
 from nervecord.training.learners.skrl_ppo import SkrlPPOLearner, ValidMemory
 from nervecord.training.run import resume, train
 from nervecord.training.settings.config import TrainConfig
@@ -49,7 +49,8 @@ def config(algorithm: str, **changes: Any) -> TrainConfig:
     return TrainConfig.of(**{**base, **changes})
 
 
-def rollout_of(actor: Any) -> Rollout:
+def rollout_of(actor: Any, resets: tuple[tuple[int, int], ...] = ()) -> Rollout:
+    """A rollout in which steps `resets` only reset an environment, whose episode ended in the step before."""
     draw = torch.Generator().manual_seed(1)
     # Numbers of float32, which is what simulators give.
     observations = torch.randn(STEPS + 1, ENVS, SIZE, generator=draw).double()
@@ -58,23 +59,37 @@ def rollout_of(actor: Any) -> Rollout:
     actions = (outputs + torch.randn(STEPS, ENVS, ACTIONS, generator=draw)).float().double()
     ends = torch.zeros(2, STEPS, ENVS, dtype=torch.bool)
     ends[0, -1, 0] = ends[1, -1, 1] = True  # a fall, and a time limit; a later step would only reset
-    rewards = torch.randn(STEPS, ENVS, generator=draw).double()
-    return Rollout(observations, actions, outputs, None, rewards, ends[0], ends[1], torch.ones(STEPS, ENVS).bool())
+    rewards, valid = torch.randn(STEPS, ENVS, generator=draw).double(), torch.ones(STEPS, ENVS).bool()
+    for number, (t, env) in enumerate(resets):
+        ends[number % 2, t - 1, env], valid[t, env] = True, False
+        rewards[t, env] = 100.0  # which must count nowhere
+    return Rollout(observations, actions, outputs, None, rewards, ends[0], ends[1], valid)
 
 
-def test_both_do_the_same_update(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("minibatch", "resets"), [(STEPS * ENVS, ()), (STEPS * ENVS // 4, ()), (STEPS * ENVS // 4, ((4, 2), (9, 3)))]
+)
+def test_both_do_the_same_update(
+    monkeypatch: pytest.MonkeyPatch, minibatch: int, resets: tuple[tuple[int, int], ...]
+) -> None:
     monkeypatch.setattr(skrl_ppo, "ValidMemory", DoubleMemory)
+    # skrl draws actions between two epochs, and does not use them: both get the same orders nevertheless.
+    orders, permute = torch.Generator(), torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda n, **options: permute(n, generator=orders))
+    of = {"minibatch": minibatch, "epochs": 12 if minibatch == STEPS * ENVS else 3}
     torch.set_default_dtype(torch.float64)
     try:
         torch.manual_seed(0)
-        own = PPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("ppo")))
-        reference = SkrlPPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo")))
+        own = PPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("ppo", **of)))
+        reference = SkrlPPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo", **of)))
         for part in ("actor", "critic"):
             getattr(reference, part).load_state_dict(getattr(own, part).state_dict())
         before = [p.detach().clone() for p in own.parameters()]
         assert {p.dtype for p in (*own.parameters(), *reference.parameters())} == {torch.float64}
-        rollout = rollout_of(own.actor)
-        found = [learner.update(rollout) for learner in (own, reference)]
+        rollout, found = rollout_of(own.actor, resets), []
+        for learner in (own, reference):
+            orders.manual_seed(3)
+            found.append(learner.update(rollout))
     finally:
         torch.set_default_dtype(torch.float32)
     moved = max((p - q).abs().max().item() for p, q in zip(own.parameters(), before, strict=True))
@@ -113,10 +128,10 @@ def test_a_step_that_only_resets_is_never_drawn() -> None:
     assert max(batch.max().item() for batch in drawn) < 777.0 / 100  # normalised observations are clipped at 10
 
 
-@pytest.mark.parametrize("algorithm", ["sac", "td3"])
-def test_a_transition_that_only_resets_is_never_stored(algorithm: str) -> None:
+@pytest.mark.parametrize(("algorithm", "kind"), [("sac", SACLearner), ("td3", TD3Learner)])
+def test_a_transition_that_only_resets_is_never_stored(algorithm: str, kind: type[SkrlLearner]) -> None:
     settings = TrainConfig.of(algorithm=algorithm, num_envs=ENVS, hidden=8, minibatch=4, capacity=50, random_steps=999)
-    learner = SkrlLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), settings))
+    learner = kind(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), settings))
     valid = torch.rand(STEPS, ENVS, generator=torch.Generator().manual_seed(2)) < 0.7
     number = torch.arange(STEPS * ENVS, dtype=torch.float32).view(STEPS, ENVS)
     seen = torch.cat([number, number[-1:]])[..., None].expand(-1, -1, SIZE)

@@ -160,18 +160,18 @@ def test_past_policies_are_kept_thinner_and_thinner_and_refill_the_replay(
     kept = []
     for _ in range(30):
         learner.update(rollout_of(8))
-        kept.append([past["updates"] for past in learner.past])
+        kept.append([past["updates"] for past in learner.past_policies])
     assert kept[2] == [16]  # looked at after each rollout
     assert max(len(row) for row in kept) == off_policy.MOST_PAST
     gaps = np.diff(kept[-1])
     assert gaps.max() <= 2 * 16 + 8
-    assert learner.past[-1]["updates"] > 240 - 40
+    assert learner.past_policies[-1]["updates"] > 240 - 40
     other = learner_of(config)
     buffer = io.BytesIO()
     torch.save(learner.state_dict(), buffer)
     buffer.seek(0)
     other.load_state_dict(torch.load(buffer, weights_only=True))
-    x = torch.zeros(2 * (len(learner.past) + 1), 3)
+    x = torch.zeros(2 * (len(learner.past_policies) + 1), 3)
     taken: list[Tensor] = []
 
     def collect() -> Rollout:
@@ -180,9 +180,9 @@ def test_past_policies_are_kept_thinner_and_thinner_and_refill_the_replay(
 
     other.prepare(collect)
     # One environment in so many acts as each of them did; the last share as the policy does now.
-    row = taken[0][: len(learner.past) + 1]
+    row = taken[0][: len(learner.past_policies) + 1]
     assert torch.allclose(taken[0], torch.cat([row, row]), atol=1e-6)
-    for k, past in enumerate(learner.past):
+    for k, past in enumerate(learner.past_policies):
         assert torch.allclose(row[k], 2 * unpack(TD7Policy, past)(x[:1])[0], atol=1e-6)
     assert torch.allclose(row[-1], other.mode(x, None)[0][-1], atol=1e-6)
     assert len(row.unique()) > 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from nervecord.training.algorithms.base import Algorithm
+from nervecord.training.algorithms.base import Algorithm, Asset
+from nervecord.training.fields import flag_name
 
 DEFAULT = "ppo"
 """What trains where nobody says."""
@@ -23,3 +24,24 @@ def _declared() -> dict[str, type[Algorithm]]:
 
 ALGORITHMS = _declared()
 """By name, the default first."""
+
+
+def of_verb(verb: str) -> list[type[Algorithm]]:
+    """The algorithms that a verb of the command line trains with, its default (of its name, or `DEFAULT`) first."""
+    kinds = [kind for kind in ALGORITHMS.values() if kind.verb == verb]
+    return sorted(kinds, key=lambda kind: kind.name not in (verb, DEFAULT))
+
+
+def holders(assets: frozenset[Asset]) -> list[str]:
+    """Names of the algorithms whose runs hold these assets."""
+    return [name for name, kind in ALGORITHMS.items() if assets <= kind.assets]
+
+
+def starts_from(assets: frozenset[Asset]) -> list[str]:
+    """How a training is told to start from a run that holds these assets: words of the command line."""
+    able = [(kind, source) for kind in ALGORITHMS.values() for source in kind.sources if source.assets <= assets]
+    words = [
+        f"nervecord {kind.verb} RUN" if source.field == kind.positional else f"{flag_name(source.field)} RUN"
+        for kind, source in able
+    ]
+    return list(dict.fromkeys(words))

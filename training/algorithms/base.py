@@ -91,6 +91,10 @@ class Algorithm(Part):
         """Transitions of one rollout over all environments."""
         return self.num_envs * self.rollout_steps
 
+    def hidden_weights(self) -> dict[str, int]:
+        """Flag -> weights that it asks for between the hidden layers of networks beside the policy's."""
+        return {}
+
     def check_source(self, source: Source, before: TrainConfig | None, config: TrainConfig) -> None:
         """Refuse a run that this training cannot start from, beyond what `Source` says.
 
@@ -100,6 +104,22 @@ class Algorithm(Part):
         Raises:
             NervecordError: it cannot.
         """
+
+    def check_choices(self, env: str, choices: int) -> None:
+        """Refuse a task whose action is one of `choices`, where that is not learnt, or not with these settings.
+
+        Raises:
+            NervecordError: it is not.
+        """
+        from nervecord.training.algorithms import ALGORITHMS  # which imports this module
+
+        if not self.takes_choices:
+            able = [name for name, kind in ALGORITHMS.items() if kind.takes_choices]
+            raise NervecordError(
+                f"has values for actions, and {env} lets choose",
+                where=f"--algorithm {self.name}",
+                hint=f"train it with {' or '.join(able)}",
+            )
 
     def check_processes(self, processes: int) -> None:
         """Refuse settings that several processes cannot share.
@@ -122,7 +142,7 @@ class Algorithm(Part):
         for source in self.sources:
             if source.required and not getattr(self, source.field):
                 raise NervecordError(
-                    f"is empty, {source.required}", where=flag_name(source.field), hint=self._example()
+                    f"is empty, {source.required}", where=self.spelled(source.field), hint=self._example()
                 )
 
     def _example(self) -> str:
@@ -134,8 +154,8 @@ class Algorithm(Part):
 def critic_weight(default: float) -> float:
     """The field `critic_weight`, which means the same wherever a critic of actions moves a policy."""
     text = (
-        "weight, beside the squared distance from the teacher's action, of the value that a critic of TD7 gives to the "
-        "policy's action, divided by its mean absolute value"
+        "weight, beside the squared distance from the teacher's action in halves of the actions' range, of the value "
+        "that a critic of TD7 gives to the policy's action, divided by its mean absolute value"
     )
     weight: float = flag(default, text, least=0)
     return weight

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from nervecord.errors import NervecordError
 from nervecord.training.algorithms.base import Asset, Source, critic_weight
@@ -22,6 +21,7 @@ class Distill(OnPolicy):
     name: ClassVar[str] = "distill"
     about: ClassVar[str] = "imitation of a teacher"
     verb: ClassVar[str] = "distill"
+    positional: ClassVar[str] = "teacher"
     learner_class: ClassVar[str] = "nervecord.training.learners.distill:Student"
     teacher_class: ClassVar[str] = "nervecord.training.learners.teacher:PolicyTeacher"
     assets: ClassVar[frozenset[Asset]] = frozenset({Asset.NETWORK, Asset.STATE_VALUES, Asset.ACTIONS})
@@ -36,14 +36,13 @@ class Distill(OnPolicy):
         ),
     )
     takes_presets: ClassVar[bool] = True
-    former_names: ClassVar[Mapping[str, str]] = {
-        "capacity": "kept_states",
-        "start_steps": "initial_steps",
-        "start_weight": "initial_weight",
-    }
-    former_values: ClassVar[Mapping[str, Any]] = {"value_epochs": 0}
 
-    teacher: str = flag("", "policy to imitate: run folder, ONNX file, or module:function of raw observations")
+    teacher: str = flag(
+        "",
+        "policy to imitate: run folder, of whose checkpoints the best counts, or the newest; or beside --env an ONNX "
+        "file, or module:function, which takes raw observations (B, observations) and gives actions (B, actions) or "
+        "preferences",
+    )
     kept_states: int = flag(
         1_000_000, "states that are kept and learnt, the newest; 0: those of the newest rollout", least=0, most=1 << 30
     )
@@ -85,10 +84,13 @@ class Distill(OnPolicy):
                 where=named,
                 hint="drop --mirror",
             )
-        if self.critic_weight and (before is None or Asset.ACTION_VALUES not in before.algorithm.assets):
+        from nervecord.training.algorithms import holders  # which imports this module
+
+        needed = frozenset({Asset.ACTION_VALUES})
+        if self.critic_weight and (before is None or not needed <= before.algorithm.assets):
             what = "is a file or a function" if before is None else f"was trained with {before.algorithm.name}"
             raise NervecordError(
                 f"{what}, and has no {Asset.ACTION_VALUES.value}",
                 where=named,
-                hint="drop --critic-weight, or take a teacher of td7",
+                hint=f"drop --critic-weight, or take a teacher of {' or '.join(holders(needed))}",
             )

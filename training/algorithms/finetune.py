@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,7 +38,6 @@ class Finetune(TD7Updates):
             required="the run of TD7 that the critic comes from is needed",
         ),
     )
-    former_names: ClassVar[Mapping[str, str]] = {**TD7Updates.former_names, "teacher": "critic_run"}
 
     start: str = start_run()
     critic_run: str = flag("", "run folder of TD7, whose critic continues to learn, and whose policy is the teacher")
@@ -54,7 +52,7 @@ class Finetune(TD7Updates):
     )
     restart_steps: int = flag(
         0,
-        "steps after which the episodes of half of the environments are cut, to see more beginnings; 0: never",
+        "steps after which the episodes of half of the environments are cut, to see more initial states; 0: never",
         least=0,
     )
     cooldown: float = with_default(TD7Updates, "cooldown", 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from nervecord.errors import NervecordError
@@ -25,18 +26,31 @@ class OnPolicy(Algorithm):
     )
     noise: str = flag(
         "learnt",
-        "size of the action noise: learnt, or falling (linear) from log_std to log_std_final",
+        "standard deviation of the exploration noise: learnt, or its logarithm falling (linear) from log_std to "
+        "log_std_final",
         choices=("learnt", "linear"),
     )
-    log_std: float = flag(-0.5, "first value of the action noise's log standard deviation")
+    log_std: float = flag(-0.5, "first value of the exploration noise's log standard deviation")
     log_std_final: float = flag(-2.0, "its value at the last step where the noise falls", needs=("noise", "linear"))
     lam: float = flag(0.95, "lambda of the advantage estimator", least=0, most=1)
     normalise_reward: bool = flag(True, "divide rewards by the standard deviation of the discounted return")
     reward_clip: float = flag(10.0, "limit of a normalised reward", above=0, needs=("normalise_reward", True))
 
+    def hidden_weights(self) -> dict[str, int]:
+        return {"--critic": sum(a * b for a, b in itertools.pairwise(self.critic))}
+
     @property
     def rollout_steps(self) -> int:
         return self.rollout
+
+    def check_choices(self, env: str, choices: int) -> None:
+        super().check_choices(env, choices)
+        if self.noise != "learnt":
+            raise NervecordError(
+                f"is {self.noise!r}, and {env} lets choose among {choices} actions, whose draw has no such size",
+                where="--noise",
+                hint="use --entropy to keep the choice open",
+            )
 
     def check_processes(self, processes: int) -> None:
         super().check_processes(processes)

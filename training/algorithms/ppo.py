@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,7 +25,6 @@ class PPO(OnPolicy):
         Source("start", frozenset({Asset.NETWORK, Asset.STATE_VALUES}), ("task", "network", "critic")),
     )
     takes_presets: ClassVar[bool] = True
-    former_names: ClassVar[Mapping[str, str]] = {"teacher": "reference", "teacher_weight": "reference_weight"}
 
     clip: float = flag(0.2, "PPO's clip of the probability ratio", above=0)
     entropy: float = flag(0.0, "weight of the entropy bonus", least=0)

@@ -14,11 +14,13 @@ from nervecord.training.fields import with_default
 class SkrlAlgorithm(OffPolicy):
     """One of skrl's off-policy agents, with plain networks."""
 
-    learner_class: ClassVar[str] = "nervecord.training.learners.skrl_agents:SkrlLearner"
     own_networks: ClassVar[bool] = True
 
     hidden: int = with_default(TD7Settings, "hidden", 256)
     random_steps: int = with_default(TD7Settings, "random_steps", 25_000)
+
+    def hidden_weights(self) -> dict[str, int]:
+        return {"--hidden": self.hidden**2}
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class SAC(SkrlAlgorithm):
 
     name: ClassVar[str] = "sac"
     about: ClassVar[str] = "skrl's soft actor-critic, without spikes"
+    learner_class: ClassVar[str] = "nervecord.training.learners.skrl_agents:SACLearner"
 
 
 @dataclass(frozen=True)
@@ -35,3 +38,4 @@ class TD3(SkrlAlgorithm):
 
     name: ClassVar[str] = "td3"
     about: ClassVar[str] = "skrl's TD3, without spikes"
+    learner_class: ClassVar[str] = "nervecord.training.learners.skrl_agents:TD3Learner"

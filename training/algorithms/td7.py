@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,13 +15,12 @@ class TD7Updates(OffPolicy):
     """What TD7's updates of critic and actor need, whatever acts."""
 
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    former_names: ClassVar[Mapping[str, str]] = {"settle": "freeze_updates"}
 
     exploration: float = flag(
-        0.1, "deviation of the noise of actions, in halves of their range", least=0, resumable=True
+        0.1, "standard deviation of the exploration noise, in halves of the actions' range", least=0, resumable=True
     )
-    target_noise: float = flag(0.2, "deviation of the noise of the target's actions", least=0, resumable=True)
-    target_noise_clip: float = flag(0.5, "greatest noise of the target's actions", least=0, resumable=True)
+    target_noise: float = flag(0.2, "standard deviation of the noise of the target's actions", least=0, resumable=True)
+    target_noise_clip: float = flag(0.5, "limit of the noise of the target's actions", least=0, resumable=True)
     target_every: int = flag(250, "updates between two copies of the networks into the targets", least=1)
     policy_every: int = flag(2, "updates of the critic for each of the actor", least=1)
     n_step: int = flag(
@@ -69,3 +67,6 @@ class TD7Settings(TD7Updates):
     smoothness: float = flag(
         0.0, "weight of the squared change of the action from step to step (CAPS)", least=0, needs=("n_step", 1)
     )
+
+    def hidden_weights(self) -> dict[str, int]:
+        return {"--hidden": self.hidden * (self.hidden + 2 * self.embedding)}

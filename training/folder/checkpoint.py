@@ -20,6 +20,8 @@ import torch
 from nervecord.compiler.files.atomic import remove_leftovers, write_atomically
 from nervecord.compiler.schema import printable
 from nervecord.errors import FileFormatError, NervecordError
+from nervecord.training.algorithms import starts_from
+from nervecord.training.algorithms.base import Asset
 from nervecord.training.folder.damage import check_checkpoint, read_checkpoint
 
 FORMAT = 2
@@ -123,8 +125,8 @@ def networks_only(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "learner": parts, "collector": None, "networks_only": True}
 
 
-def load_whole(folder: Path) -> dict[str, Any]:
-    """As `load` of the newest, to continue from.
+def load_whole(folder: Path, assets: frozenset[Asset]) -> dict[str, Any]:
+    """As `load` of the newest, to continue from; `assets` are what the run holds.
 
     Raises:
         NervecordError: there is none, or it holds networks alone.
@@ -135,6 +137,6 @@ def load_whole(folder: Path) -> dict[str, Any]:
         raise NervecordError(
             "keeps the networks of its training alone, which cannot continue from them",
             where=str(folder.parent),
-            hint=f"begin another training: --start {folder.parent}",
+            hint=f"begin another training with it: {', '.join(starts_from(assets))}",
         )
     return content

@@ -39,7 +39,7 @@ _CHECKPOINT = record(
         ("generation", whole(0, LATEST)),
         ("episodes", whole(0, LATEST)),
         ("returns", list[real()]),  # type: ignore[misc]
-        ("lengths", list[real()], ()),  # type: ignore[misc]
+        ("lengths", list[real()]),  # type: ignore[misc]
         ("best", record("best", [("step", whole(0, LATEST)), ("score", real())], closed=False) | None),
         ("learner", dict[str, Any]),
     ],

@@ -101,12 +101,12 @@ def read_columns(path: Path, *names: str) -> list[tuple[Any, ...]]:
     """
     if not path.exists():
         return []
-    found = []
+    rows = []
     for at, line in metric_lines(path):
         row = row_of(line, at)
         values = (None if row.get(name) is None else number_of(row, name, where=at) for name in names)
-        found.append((row["step"], *values))
-    return found
+        rows.append((row["step"], *values))
+    return rows
 
 
 def last_row(path: Path) -> dict[str, Any] | None:

@@ -204,8 +204,7 @@ def reconfigure(folder: Path, config: TrainConfig) -> None:
 def processes(folder: Path) -> int:
     """How many processes train a run."""
     path = folder / "versions.json"
-    # Runs that do not say were made when there was only one.
-    return int(number_of({"processes": 1} | read_record(path), "processes", where=str(path))) if path.is_file() else 1
+    return int(number_of(read_record(path), "processes", where=str(path))) if path.is_file() else 1
 
 
 def last_step(folder: Path) -> int:

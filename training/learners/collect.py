@@ -11,6 +11,7 @@ from torch import Tensor
 from nervecord.errors import NervecordError
 from nervecord.training.learners.base import Learner, Rollout
 from nervecord.training.simulators.base import Simulator
+from nervecord.training.simulators.kinds import that_cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Collector:
     The first episodes end early, each after a number of steps drawn between 1 and the time limit, as if time were up:
     else environments that all began at once would reach the time limit at once ever after. Such an episode is not
     counted. With `restart` the episodes of half of the environments continue being cut, each after so many steps: more
-    beginnings are seen.
+    initial states are seen.
 
     Args:
         simulator: the environments. They are reset here, unless `load_state_dict` follows.
@@ -75,7 +76,7 @@ class Collector:
             raise NervecordError(
                 "needs a simulator that ends single episodes, and this one does not",
                 where="--restart-steps",
-                hint="drop it, or use --sim envpool or gymnasium",
+                hint=f"drop it, or use --sim {' or '.join(that_cut())}",
             )
         self.restart = restart
         self.restarted = (torch.arange(count, device=device) % 4 >= 2) & (restart > 0)
@@ -168,7 +169,7 @@ class Collector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in the episodes that `state_dict` gave."""
+        """Resume the episodes that `state_dict` gave."""
         self.simulator.load_state_dict(state["simulator"])
         self.observations[-1], self.valid[-1] = state["observations"].to(self.device), state["valid"].to(self.device)
         self.state = None if state["state"] is None else state["state"].to(self.device)

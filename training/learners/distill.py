@@ -28,24 +28,31 @@ from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.on_policy import OnPolicyLearner
 from nervecord.training.learners.replay import WeightedRows
 from nervecord.training.learners.teacher import Teacher, action_error
-from nervecord.training.policy.actor import Act, GaussianActor, first_largest
+from nervecord.training.policy.actor import Act, first_largest
 from nervecord.training.policy.mirror import mirror_of
 
 
-def distance(outputs: Tensor, labels: Tensor, limits: tuple[Tensor, Tensor] | None, margin: float = 0.0) -> Tensor:
+def distance(
+    outputs: Tensor,
+    labels: Tensor,
+    limits: tuple[Tensor, Tensor] | None,
+    margin: float = 0.0,
+    unit: Tensor | float = 1.0,
+) -> Tensor:
     """How far actions are from the teacher's, a mean over the batch.
 
     Args:
         outputs: action means, or preferences of choices, (B, outputs).
         labels: the teacher's.
         limits, margin: as of `action_error`; no limits for choices.
+        unit: of each action, (actions,), in which the distance is taken.
 
     Returns:
         The squared distance of values; the cross-entropy of choices.
     """
     if limits is None:
         return functional.cross_entropy(outputs, labels.softmax(-1))
-    return action_error(outputs, labels, limits, margin).square().sum(-1).mean()
+    return (action_error(outputs, labels, limits, margin) / unit).square().sum(-1).mean()
 
 
 class Student(OnPolicyLearner):
@@ -74,6 +81,11 @@ class Student(OnPolicyLearner):
                 where="--mirror-states",
                 hint="drop it, or --state carried",
             )
+        # Beside a critic's values distances are in halves of the range, as in fine-tuning: a weight is then worth as
+        # much whatever the limits are.
+        self.unit: Tensor | float = 1.0
+        if settings.critic_weight and self.limits is not None:
+            self.unit = (self.limits[1] - self.limits[0]) / 2
         self.image = mirror_of(config.task.env, where="--mirror-states") if settings.mirror_states else None
         self.states: WeightedRows | None = None
         if settings.kept_states:
@@ -110,9 +122,7 @@ class Student(OnPolicyLearner):
         if self.limits is None:
             labels = first_largest(self.teacher(observations)).float()
         else:
-            assert isinstance(self.actor, GaussianActor)
-            labels = self.teacher(observations).clamp(*self.limits)
-            labels = labels + self.actor.spread().exp() * torch.randn_like(labels)
+            labels = self.actor.draw(self.teacher(observations).clamp(*self.limits))
         return Act(torch.where(self.guided[:, None], labels, own.actions), own.outputs, own.state)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
@@ -121,7 +131,7 @@ class Student(OnPolicyLearner):
         metrics = []
         for inputs, labels, states in self._batches(rollout):
             outputs, _ = self.actor.net(self.obs_rms(inputs), states)
-            loss = policy_loss = distance(outputs, labels, self.limits, self.settings.margin)
+            loss = policy_loss = distance(outputs, labels, self.limits, self.settings.margin, self.unit)
             if self.settings.critic_weight:
                 # Of mirror images the critic, which is not symmetric, knows nothing.
                 real = len(inputs) if self.image is None else len(inputs) // 2
@@ -244,8 +254,7 @@ class Student(OnPolicyLearner):
         self.load_state_dict({name: learnt[name] for name in ("critic", "obs_rms")})
         self.reward_rms.load_state_dict(statistics(learnt["reward_rms"]))
         if self.settings.noise == "learnt" and "log_std" in learnt["actor"]:
-            assert isinstance(self.actor, GaussianActor)
-            self.actor.log_std.data.copy_(learnt["actor"]["log_std"])
+            self.actor.set_log_std(learnt["actor"]["log_std"])
 
     def state_dict(self) -> dict[str, Any]:
         """As of `OnPolicyLearner`, and how many states were seen."""

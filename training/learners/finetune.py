@@ -108,7 +108,7 @@ class StudentTD7(TD7Agent):
         """None: a student is no network of TD7."""
         raise NotImplementedError
 
-    def go_on_from(self, before: TD7Agent) -> None:
+    def take_critic_of(self, before: TD7Agent) -> None:
         """Take encoder and critic of a training, with their targets, optimisers and the range of values."""
         for name in ("encoder", "critic", "fixed", "fixed_target", "critic_target"):
             getattr(self, name).load_state_dict(getattr(before, name).state_dict())
@@ -127,31 +127,31 @@ class FinetuneLearner(TD7Learner):
         config = setup.config
         assert isinstance(config.algorithm, Finetune)
         if setup.content is None:
-            self._before = td7_agent(setup.sources["critic_run"], setup.observations, len(setup.low))
-            self.taught: dict[str, Any] = _taught(setup.sources["critic_run"], self._before)
+            self._critic_agent = td7_agent(setup.sources["critic_run"], setup.observations, len(setup.low))
+            self.teacher_record: dict[str, Any] = _teacher_record(setup.sources["critic_run"], self._critic_agent)
         else:
-            self.taught = setup.content["learner"]["teacher"]
+            self.teacher_record = setup.content["learner"]["teacher"]
         super().__init__(setup)
         self.restart_steps = config.algorithm.restart_steps
         self.agent.distances.clear()  # of the trial with which torch compiles
-        self.past = self.taught["policies"]
+        self.past_policies = self.teacher_record["policies"]
         # The teacher first: it acts also where there are few environments.
-        self.actors = [unpack(TD7Policy, policy) for policy in reversed(self.past)]
+        self.actors = [unpack(TD7Policy, policy) for policy in reversed(self.past_policies)]
         if setup.content is None:
             learnt = setup.sources["start"]["learner"]
             self.agent.actor.load_state_dict({k: v for k, v in learnt["actor"].items() if k.startswith("net.")})
             self.agent.actor.obs_rms.load_state_dict(learnt["obs_rms"])
-            self.agent.go_on_from(self._before)
+            self.agent.take_critic_of(self._critic_agent)
             self.agent.actor_target.load_state_dict(self.agent.actor.state_dict())
             self.hold_until = config.algorithm.freeze_updates
-            del self._before
+            del self._critic_agent
 
     def _make_agent(self, observations: int, config: TrainConfig) -> StudentTD7:
         settings = self.settings
         normaliser = ObservationNormaliser(observations, config.task.obs_clip, self.device)
         actor = StudentActor(make_policy(observations, self.actions, config), normaliser, self.limits)
-        of_td7 = settings.of_td7(self.taught["hidden"], self.taught["embedding"])
-        teacher = unpack(TD7Policy, self.taught["policies"][-1])
+        of_td7 = settings.of_td7(self.teacher_record["hidden"], self.teacher_record["embedding"])
+        teacher = unpack(TD7Policy, self.teacher_record["policies"][-1])
         weight = settings.critic_weight
         return StudentTD7(observations, self.actions, of_td7, actor, teacher, weight, settings.grad_norm)
 
@@ -195,22 +195,22 @@ class FinetuneLearner(TD7Learner):
         net = {name: value for name, value in self.agent.actor.state_dict().items() if name.startswith("net.")}
         statistics = self.agent.actor.obs_rms.moments.state_dict()
         state = {name: value for name, value in super().state_dict().items() if name != "past"}
-        return {"actor": net, "obs_rms": statistics, **state, "teacher": self.taught}
+        return {"actor": net, "obs_rms": statistics, **state, "teacher": self.teacher_record}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        super().load_state_dict({**state, "past": self.past})
+        super().load_state_dict({**state, "past": self.past_policies})
         self.agent.actor.obs_rms.load_state_dict(state["obs_rms"])
         if "compact" in state["td7"]:  # which rounds; the student is beside it as it was
             self.agent.actor.load_state_dict(state["actor"])
             self.agent.actor_target.load_state_dict(state["actor"])
 
 
-def _taught(content: dict[str, Any], agent: TD7Agent) -> dict[str, Any]:
+def _teacher_record(content: dict[str, Any], agent: TD7Agent) -> dict[str, Any]:
     """What is kept of the teacher: its policies, the newest last, and its networks' widths."""
 
     def policies() -> Iterator[dict[str, Any]]:
-        for policy in content["learner"].get("past", []):
+        for policy in content["learner"]["past"]:
             yield {name: policy[name] for name in ("sizes", "weights")}
         yield pack(agent.policy())
 

@@ -36,10 +36,8 @@ def make_learner(
     """
     algorithm, low, high = config.algorithm, torch.from_numpy(simulator.low), torch.from_numpy(simulator.high)
     where, device = f"--algorithm {algorithm.name}", torch.device(group.device(config.run.device))
-    if simulator.choices and not algorithm.takes_choices:
-        raise NervecordError(
-            f"has values for actions, and {config.task.env} lets choose", where=where, hint="train it with ppo"
-        )
+    if simulator.choices:
+        algorithm.check_choices(config.task.env, simulator.choices)
     if algorithm.devices and device.type not in algorithm.devices:
         raise NervecordError(f"learns on {' and '.join(algorithm.devices)}, --device is {device}", where=where)
     setup = Setup(simulator.observation_size, low, high, config, group, simulator.choices, sources, content)

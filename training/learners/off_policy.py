@@ -41,8 +41,8 @@ PAST_EVERY = 10_000
 MOST_PAST = 12
 """Past policies kept; when there are more, every second one goes, and from then on they are kept half as often."""
 
-DRAWN_BY = {"n_step": 1, "priority_exponent": 0.4}
-"""Settings that a replay's rows and weights follow, as they were before checkpoints named them."""
+DRAWN_BY = ("n_step", "priority_exponent")
+"""Settings that a replay's rows and weights follow."""
 
 
 def td7_agent(content: dict[str, Any], observations: int, actions: int) -> TD7Agent:
@@ -92,7 +92,7 @@ class TD7Learner:
         """Transitions so far, and updates that they still allow."""
         self.refilling, self.hold_until = False, 0
         """Whether the replay is being filled again, and the number of updates before which the actor is frozen."""
-        self.past: list[dict[str, Any]] = []
+        self.past_policies: list[dict[str, Any]] = []
         """Packed policies of the training so far, each with its number of updates, in order."""
         self.actors: list[TD7Policy] = []
 
@@ -131,7 +131,7 @@ class TD7Learner:
 
     def _refilling(self, observations: Tensor) -> Tensor:
         """What the past policies do, and the one of now, each in a share of the environments."""
-        if not self.past:
+        if not self.past_policies:
             widest = 1 + REFILL_NOISE * torch.linspace(0, 1, len(observations))[:, None]
             return self.agent.act(observations, self.settings.exploration * widest)
         actions = self._noisy(observations)
@@ -149,14 +149,14 @@ class TD7Learner:
 
     def _keep_policy(self) -> None:
         """Keep the policy of now among the past ones, when its time has come."""
-        every = PAST_EVERY if not self.past else max(PAST_EVERY, self.past[-1]["every"])
-        last = self.past[-1]["updates"] if self.past else 0
+        every = PAST_EVERY if not self.past_policies else max(PAST_EVERY, self.past_policies[-1]["every"])
+        last = self.past_policies[-1]["updates"] if self.past_policies else 0
         if self.agent.updates < last + every:
             return
-        self.past.append({"updates": self.agent.updates, "every": every, **pack(self.agent.policy())})
-        if len(self.past) > MOST_PAST:
-            self.past = self.past[::2]
-            self.past[-1]["every"] = 2 * every
+        self.past_policies.append({"updates": self.agent.updates, "every": every, **pack(self.agent.policy())})
+        if len(self.past_policies) > MOST_PAST:
+            self.past_policies = self.past_policies[::2]
+            self.past_policies[-1]["every"] = 2 * every
 
     def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Actions without noise."""
@@ -207,7 +207,7 @@ class TD7Learner:
         if len(self.replay) >= target:
             return
         self.refilling = True
-        self.actors = [unpack(TD7Policy, policy) for policy in self.past]
+        self.actors = [unpack(TD7Policy, policy) for policy in self.past_policies]
         while len(self.replay) < target:
             self._store(collect())
         self.refilling = False
@@ -221,7 +221,7 @@ class TD7Learner:
             "stored": self.stored,
             "owed": self.owed,
             "hold_until": self.hold_until,
-            "past": self.past,
+            "past": self.past_policies,
             "max_priority": self.replay.max_priority,
             "priority_exponent": self.settings.priority_exponent,
             "replay": self._kept_replay() if self.settings.keep_replay else None,
@@ -241,20 +241,19 @@ class TD7Learner:
         """Take back what `state_dict` gave."""
         self.agent.load_state_dict(state["td7"])
         self.stored, self.owed = state["stored"], state["owed"]
-        # The first checkpoints came before there were these.
-        self.hold_until, self.past, replay = state.get("hold_until", 0), state.get("past", []), state.get("replay")
+        self.hold_until, self.past_policies, replay = state["hold_until"], state["past"], state["replay"]
         if replay is not None:
             self._check_kept(replay)
             self.replay = self._new_replay(0)
             self.replay.restore(replay["rows"].numpy(), replay["weights"].numpy(), replay["next"])
             self.replay.generator.bit_generator.state = json.loads(replay["draws"])
-        if state.get("priority_exponent", DRAWN_BY["priority_exponent"]) == self.settings.priority_exponent:
-            self.replay.max_priority = state.get("max_priority", 1.0)
+        if state["priority_exponent"] == self.settings.priority_exponent:
+            self.replay.max_priority = state["max_priority"]
 
     def _check_kept(self, replay: dict[str, Any]) -> None:
         """Refuse a replay whose rows and weights mean something else than the settings say."""
-        for name, first in DRAWN_BY.items():
-            was, now, flag = replay.get(name, first), getattr(self.settings, name), flag_name(name)
+        for name in DRAWN_BY:
+            was, now, flag = replay[name], getattr(self.settings, name), flag_name(name)
             if was != now:
                 raise NervecordError(
                     f"is {now}, and the replay in the checkpoint was made with {was}",

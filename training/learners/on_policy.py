@@ -12,9 +12,9 @@ from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.learners.advantages import Estimate, generalised_advantages
 from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.teacher import Teacher, make_teacher
-from nervecord.training.policy.actor import Act, GaussianActor, make_actor
+from nervecord.training.policy.actor import Act, make_actor
 from nervecord.training.policy.mirror import mirror_of
-from nervecord.training.policy.network import SpikingPolicy, critic_network
+from nervecord.training.policy.network import AnnPolicy, SpikingPolicy, critic_network
 from nervecord.training.policy.normaliser import ObservationNormaliser, RewardNormaliser
 from nervecord.training.processes.devices import check_device
 
@@ -22,17 +22,16 @@ WATCHED = 256
 """States of a rollout in which spikes are counted for the metrics."""
 
 
-def firing(net: nn.Module, obs_rms: ObservationNormaliser, rollout: Rollout) -> dict[str, Tensor]:
+def firing(net: SpikingPolicy | AnnPolicy, obs_rms: ObservationNormaliser, rollout: Rollout) -> dict[str, Tensor]:
     """Firing rates and share of silent neurons of each layer of a spiking policy, in some states of a rollout; of
     others nothing."""
     metrics: dict[str, Tensor] = {}
-    if isinstance(net, SpikingPolicy):
-        stride = max(1, rollout.valid.numel() // WATCHED)
-        inputs = obs_rms(rollout.flat(rollout.observations)[::stride])
-        state = None if rollout.states is None else rollout.flat(rollout.states)[::stride]
-        for number, rates in enumerate(net.rates(inputs, state), 1):
-            metrics[f"rate_{number}"] = rates.mean()
-            metrics[f"silent_{number}"] = (rates == 0).float().mean()
+    stride = max(1, rollout.valid.numel() // WATCHED)
+    inputs = obs_rms(rollout.flat(rollout.observations)[::stride])
+    state = None if rollout.states is None else rollout.flat(rollout.states)[::stride]
+    for number, rates in enumerate(net.rates(inputs, state), 1):
+        metrics[f"rate_{number}"] = rates.mean()
+        metrics[f"silent_{number}"] = (rates == 0).float().mean()
     return metrics
 
 
@@ -83,9 +82,9 @@ class OnPolicyLearner:
         if settings.schedule == "linear":
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.lr * (1 - done)
-        if settings.noise == "linear" and isinstance(self.actor, GaussianActor):
+        if settings.noise == "linear":
             first, last = settings.log_std, settings.log_std_final
-            self.actor.log_std.data.fill_(first + done * (last - first))
+            self.actor.set_log_std(first + done * (last - first))
 
     @torch.no_grad()
     def act(self, observations: Tensor, state: Tensor | None) -> Act:

@@ -92,7 +92,7 @@ class SkrlLearner:
 
     def __init__(self, setup: Setup) -> None:
         config, low, high = setup.config, setup.low, setup.high
-        assert isinstance(config.algorithm, SkrlAlgorithm)
+        assert isinstance(config.algorithm, SkrlAlgorithm)  # for mypy: the declaration names this learner
         settings = self.settings = config.algorithm
         self.device = check_device(config.run.device)
         self.limits = ActionLimits(low.to(self.device, torch.float32), high.to(self.device, torch.float32))
@@ -101,25 +101,29 @@ class SkrlLearner:
             "action_space": Box(-1.0, 1.0, (len(low),)),
             "device": self.device,
         }
-        policy = _Stochastic if settings.name == "sac" else _Certain
-        models: dict[str, Any] = {"policy": policy(spaces, settings.hidden)}
-        if settings.name == "td3":
-            models["target_policy"] = policy(spaces, settings.hidden)
+        models = self._policies(spaces)
         for name in ("critic_1", "critic_2", "target_critic_1", "target_critic_2"):
             models[name] = _Critic(spaces, settings.hidden)
         # A row for each transition: those that are not valid are not stored.
         self.memory = RandomMemory(memory_size=settings.capacity, num_envs=1, device=self.device)
-        agent: Any = SAC if settings.name == "sac" else TD3
-        self.agent = agent(models=models, memory=self.memory, cfg=_cfg(settings, len(low), self.device), **spaces)
+        self.agent = self._agent(models=models, memory=self.memory, **spaces)
         self.agent.init()
         self.agent.enable_training_mode(True)
-        if settings.name == "sac":
-            # skrl's SAC reports its losses only to a writer. An interval in its configuration would open an event file
-            # beside the run folder's; this one is set once, here, and no time step comes to it.
-            self.agent.write_interval = NEVER
+        self._begin()
         self.step, self.total = 0, 1
         """Steps of the environments together, so far and in all: skrl's time."""
         self.stored, self.seconds = 0, 0.0
+
+    def _policies(self, spaces: dict[str, Any]) -> dict[str, Any]:
+        """The agent's models but for the critics."""
+        raise NotImplementedError
+
+    def _agent(self, **parts: Any) -> Any:
+        """The agent of models, memory and spaces."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        """What the agent needs before its first step."""
 
     def schedule(self, step: int, total: int) -> None:
         """Tell the time."""
@@ -184,25 +188,67 @@ class SkrlLearner:
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers and entropy of the agent."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        entropy = getattr(self.agent, "log_entropy_coefficient", None)
-        return {"agent": parts, "stored": self.stored, "entropy": None if entropy is None else entropy.detach().cpu()}
+        return {"agent": parts, "stored": self.stored, "entropy": None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         for name, part in self._parts().items():
             part.load_state_dict(state["agent"][name])
         self.stored = state["stored"]
-        if state["entropy"] is not None:
-            with torch.no_grad():
-                self.agent.log_entropy_coefficient.copy_(state["entropy"])
-                self.agent._entropy_coefficient = self.agent.log_entropy_coefficient.exp()
 
     def _parts(self) -> dict[str, Any]:
         return {n: part for n, part in self.agent.checkpoint_modules.items() if hasattr(part, "load_state_dict")}
 
 
-def _cfg(settings: SkrlAlgorithm, actions: int, device: torch.device) -> Any:
-    shared: dict[str, Any] = {
+class SACLearner(SkrlLearner):
+    """skrl's soft actor-critic."""
+
+    def _policies(self, spaces: dict[str, Any]) -> dict[str, Any]:
+        return {"policy": _Stochastic(spaces, self.settings.hidden)}
+
+    def _agent(self, **parts: Any) -> Any:
+        return SAC(cfg=SAC_CFG(**_shared(self.settings)), **parts)
+
+    def _begin(self) -> None:
+        # skrl's SAC reports its losses only to a writer. An interval in its configuration would open an event file
+        # beside the run folder's; this one is set once, here, and no time step comes to it.
+        self.agent.write_interval = NEVER
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of `SkrlLearner`, and the entropy's weight."""
+        return {**super().state_dict(), "entropy": self.agent.log_entropy_coefficient.detach().cpu()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        super().load_state_dict(state)
+        with torch.no_grad():
+            self.agent.log_entropy_coefficient.copy_(state["entropy"])
+        # Its exponential, which skrl renews only after the next update.
+        self.agent._entropy_coefficient = self.agent.log_entropy_coefficient.detach().exp()
+
+
+class TD3Learner(SkrlLearner):
+    """skrl's TD3."""
+
+    def _policies(self, spaces: dict[str, Any]) -> dict[str, Any]:
+        return {name: _Certain(spaces, self.settings.hidden) for name in ("policy", "target_policy")}
+
+    def _agent(self, **parts: Any) -> Any:
+        noise = {"mean": 0.0, "device": self.device}
+        cfg = TD3_CFG(
+            **_shared(self.settings),
+            exploration_noise=GaussianNoise,
+            exploration_noise_kwargs={**noise, "std": 0.1},
+            smooth_regularization_noise=GaussianNoise,
+            smooth_regularization_noise_kwargs={**noise, "std": 0.2},
+            smooth_regularization_clip=0.5,
+        )
+        return TD3(cfg=cfg, **parts)
+
+
+def _shared(settings: SkrlAlgorithm) -> dict[str, Any]:
+    """What both agents' configurations have."""
+    return {
         "gradient_steps": max(1, round(settings.num_envs / settings.steps_per_update)),
         "batch_size": settings.minibatch,
         "discount_factor": settings.gamma,
@@ -212,14 +258,3 @@ def _cfg(settings: SkrlAlgorithm, actions: int, device: torch.device) -> Any:
         # No experiment: skrl writes neither checkpoints nor events, the run folder is ours.
         "experiment": {"write_interval": 0, "checkpoint_interval": 0},
     }
-    if settings.name == "sac":
-        return SAC_CFG(**shared)
-    noise = {"mean": 0.0, "device": device}
-    return TD3_CFG(
-        **shared,
-        exploration_noise=GaussianNoise,
-        exploration_noise_kwargs={**noise, "std": 0.1},
-        smooth_regularization_noise=GaussianNoise,
-        smooth_regularization_noise_kwargs={**noise, "std": 0.2},
-        smooth_regularization_clip=0.5,
-    )

@@ -1,8 +1,9 @@
 """skrl's PPO as a learner: its agent updates the actor and the critic that this package's PPO has.
 
 Collecting, statistics, schedules and checkpoints are those of `OnPolicyLearner`; only the update is skrl's. skrl has no
-mask of valid steps: its advantages do not run through an end (`time_limit_bootstrap`), and `ValidMemory` draws no step
-that only reset an environment. Such steps still count in the mean and deviation that advantages are divided by.
+mask of valid steps. Its advantages do not run through an end (`time_limit_bootstrap`), so steps that only reset an
+environment are stored in their place and left out of the rest: `ValidMemory` normalises advantages without them, and
+draws none of them.
 """
 
 from __future__ import annotations
@@ -58,10 +59,17 @@ class CriticModel(DeterministicMixin, Model):  # type: ignore[misc]
 
 
 class ValidMemory(RandomMemory):  # type: ignore[misc]
-    """A rollout, of which only the valid steps are drawn, each once."""
+    """A rollout, of which only the valid steps are drawn, each once, their advantages being normalised among them."""
 
     valid: Tensor
     """Indices of the valid steps among the T N of the rollout."""
+
+    def set_tensor_by_name(self, name: str, tensor: Tensor) -> None:
+        """Set a tensor; advantages, which skrl has normalised over all steps, are normalised over the valid ones."""
+        if name == "advantages":
+            valid = tensor.flatten(0, 1)[self.valid]
+            tensor = (tensor - valid.mean()) / (valid.std() + 1e-8)
+        super().set_tensor_by_name(name, tensor)
 
     def sample(self, names: list[str], *, batch_size: int, mini_batches: int = 1, sequence_length: int = 1) -> Any:
         """Near-equal minibatches of the valid steps in random order."""
@@ -125,7 +133,8 @@ class SkrlPPOLearner(OnPolicyLearner):
             log_prob = self.actor.log_prob(rollout.outputs, rollout.actions)
             values = self.critic(observations)
         for t in range(len(rollout.valid)):
-            # What skrl's `act` notes; the actions were drawn by the same network.
+            # skrl keeps these two for the transition that follows its `act`, which would draw other actions; there is
+            # no public way to hand over those of actions that were taken.
             self.agent._current_log_prob, self.agent._current_values = log_prob[t][:, None], values[t]
             self.agent.record_transition(
                 observations=observations[t],

@@ -8,9 +8,8 @@ from typing import Any
 
 from nervecord.compiler.onnx.file import is_onnx
 from nervecord.errors import NervecordError
-from nervecord.training.algorithms import ALGORITHMS
+from nervecord.training.algorithms import holders
 from nervecord.training.algorithms.base import Source
-from nervecord.training.fields import flag_name
 from nervecord.training.folder import run_folder
 from nervecord.training.folder.start import digest, is_function, read_best, require_equal
 from nervecord.training.learners import function_teacher
@@ -59,7 +58,7 @@ def read_source(config: TrainConfig, source: Source) -> dict[str, Any]:
         NervecordError: the folder holds no run or no checkpoint, or this training cannot start from it.
     """
     algorithm, name = config.algorithm, str(getattr(config.algorithm, source.field))
-    where = f"{flag_name(source.field)} {name}"
+    where = f"{algorithm.spelled(source.field)} {name}"
     if is_onnx(name) or is_function(name):
         if not source.takes_files:
             raise NervecordError("is a file or a function, a run is needed", where=where, hint=_hint(source))
@@ -85,5 +84,4 @@ def read_source(config: TrainConfig, source: Source) -> dict[str, Any]:
 
 def _hint(source: Source) -> str:
     """The algorithms whose runs hold what is needed."""
-    able = [name for name, kind in ALGORITHMS.items() if source.assets <= kind.assets]
-    return f"take a run of {' or '.join(able)}"
+    return f"take a run of {' or '.join(holders(source.assets))}"

@@ -83,12 +83,12 @@ class TD7Teacher(Teacher):
         super().__init__(content, observations, low, high, outputs)
         parts = content["learner"]
         if "policy" in parts:
-            self.parts = {name: parts[name] for name in ("policy", "critic") if name in parts}
+            self.parts = {name: parts[name] for name in ("policy", "critic")}
         else:
             agent = td7_agent(content, observations, outputs)
             self.parts = {"policy": pack(agent.policy()), "critic": pack(agent.judge())}
         self.policy = unpack(TD7Policy, self.parts["policy"]).to(low.device)
-        self.critic = unpack(TD7Critic, self.parts["critic"]).to(low.device) if "critic" in self.parts else None
+        self.critic = unpack(TD7Critic, self.parts["critic"]).to(low.device)
 
     @torch.no_grad()
     def forward(self, observations: Tensor) -> Tensor:
@@ -97,7 +97,6 @@ class TD7Teacher(Teacher):
 
     def value(self, observations: Tensor, actions: Tensor) -> Tensor:
         """As of `Teacher`."""
-        assert self.critic is not None
         value: Tensor = self.critic(observations, self.limits.unit(actions))
         return value
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nervecord.errors import NervecordError
 from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.policy.network import AnnPolicy, SpikingPolicy, make_policy
@@ -67,6 +66,9 @@ class Actor(nn.Module):
         """How much actions vary, for the metrics."""
         return {}
 
+    def set_log_std(self, value: Tensor | float) -> None:
+        """Set the log standard deviation of the noise; nothing where there is none."""
+
 
 class GaussianActor(Actor):
     """Actions are values with Gaussian noise.
@@ -104,6 +106,9 @@ class GaussianActor(Actor):
     def best(self, outputs: Tensor) -> Tensor:
         return outputs
 
+    def set_log_std(self, value: Tensor | float) -> None:
+        self.log_std.data[:] = value
+
     def exploration(self) -> dict[str, Tensor]:
         return {"log_std": self.log_std.detach().mean()}
 
@@ -140,19 +145,7 @@ def first_largest(logits: Tensor) -> Tensor:
 
 
 def make_actor(observations: int, actions: int, choices: int, config: TrainConfig) -> Actor:
-    """The actor of a task: of `actions` values, or of `choices` actions to choose from.
-
-    Raises:
-        NervecordError: the configuration says of a choice what only values have.
-    """
-    if not choices:
-        return GaussianActor(observations, actions, config)
-    algorithm = config.algorithm
-    if isinstance(algorithm, OnPolicy) and algorithm.noise != "learnt":
-        raise NervecordError(
-            f"is {algorithm.noise!r}, and {config.task.env} lets choose among {choices} actions, whose draw has no "
-            "such size",
-            where="--noise",
-            hint="use --entropy to keep the choice open",
-        )
-    return CategoricalActor(observations, choices, config)
+    """The actor of a task: of `actions` values, or of `choices` actions to choose from."""
+    if choices:
+        return CategoricalActor(observations, choices, config)
+    return GaussianActor(observations, actions, config)

@@ -118,6 +118,10 @@ class AnnPolicy(nn.Module):
         mean: Tensor = self.network(x)
         return mean, state
 
+    def rates(self, x: Tensor, state: Tensor | None = None) -> list[Tensor]:
+        """None: nothing spikes."""
+        return []
+
 
 class SpikingPolicy(nn.Module):
     """1 to n layers of snnTorch neurons and a readout, over T steps for each action.

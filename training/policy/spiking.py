@@ -89,7 +89,7 @@ class _Layer(torch.autograd.Function):
 @functools.cache
 def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """A pass whose torch operators become a few kernels that keep v and i in registers over all T steps (Triton's on a
-    card, by torch.compile). Where torch cannot compile here it warns once and runs the operators one by one."""
+    GPU, by torch.compile). Where torch cannot compile here it warns once and runs the operators one by one."""
     attempt: Callable[_P, _R] | None = None
     able = True
 
@@ -103,7 +103,7 @@ def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
                 return attempt(*args, **kwargs)
             except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
                 if attempt is not None and not isinstance(error, torch._dynamo.exc.TorchDynamoException):
-                    raise  # of the computation itself, as of a card without memory
+                    raise  # of the computation itself, as of a GPU without memory
                 able = False
                 reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 warnings.warn(f"torch.compile fails here ({reason}); the spiking layer runs slower", stacklevel=2)

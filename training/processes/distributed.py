@@ -73,13 +73,13 @@ class Group:
         """The torch device of this process: with several on CUDA each has its own.
 
         Raises:
-            NervecordError: a card was named, or the machine has fewer cards than processes.
+            NervecordError: a GPU was named, or the machine has fewer GPUs than processes.
         """
         if not self.several or not name.startswith("cuda"):
             return name
         if name != "cuda":
             raise NervecordError(
-                f"is {name!r}, and {self.world} processes need a card each", where="--device", hint="use --device cuda"
+                f"is {name!r}, and {self.world} processes need a GPU each", where="--device", hint="use --device cuda"
             )
         if torch.cuda.device_count() < self.local_world:
             raise NervecordError(
@@ -200,11 +200,11 @@ def join() -> Iterator[Group]:
 
     group = Group(place)
     with _stoppable(group):
-        # Tensors on the CPU go through gloo and those on a card through NCCL, which connects when it is first used.
-        cards = torch.cuda.is_available() and dist.is_nccl_available()
+        # Tensors on the CPU go through gloo and those on a GPU through NCCL, which connects when it is first used.
+        gpus = torch.cuda.is_available() and dist.is_nccl_available()
         with _others(group):
             dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if cards else "gloo", timeout=TIMEOUT, rank=place.rank, world_size=place.world
+                "cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT, rank=place.rank, world_size=place.world
             )
         group.joined = True
         try:
@@ -212,7 +212,7 @@ def join() -> Iterator[Group]:
             group.leave()
         finally:
             # Parting in an orderly way from a group on NCCL waits for those who do not come any more.
-            if group.joined and not cards:
+            if group.joined and not gpus:
                 group.joined = False
                 dist.destroy_process_group()
 

@@ -27,6 +27,7 @@ from nervecord.errors import EngineError, NervecordError
 from nervecord.runtime.result import interval95
 from nervecord.targets.source import acting_program
 from nervecord.training import front
+from nervecord.training.algorithms import of_verb
 from nervecord.training.fields import flag_name
 from nervecord.training.folder import run_folder
 from nervecord.training.folder.records import number_of, read_columns, read_record
@@ -144,9 +145,9 @@ def run_chain(plan: Plan, *, watcher: Watcher | None = None, ignore_gates: bool 
             passed += gate_values(plan, stage)
         program = _compiled(plan)
         sides = {side: _evaluated(plan, side, watcher) for side in SIDES}
-        wanted = _episodes(plan, {side: _returns(blocks) for side, blocks in sides.items()})
-        if wanted > plan.recipe.evaluation.episodes:
-            sides = {side: _evaluated(plan, side, watcher, episodes=wanted) for side in SIDES}
+        episodes = _episodes(plan, {side: _returns(blocks) for side, blocks in sides.items()})
+        if episodes > plan.recipe.evaluation.episodes:
+            sides = {side: _evaluated(plan, side, watcher, episodes=episodes) for side in SIDES}
         counts = ("spikes_per_action", "synaptic_events_per_action")
         fixed = sides["fixed"]
         result = ChainResult(
@@ -205,8 +206,8 @@ def _train(plan: Plan, stage: PlannedStage, watcher: Watcher, free: dict[str, An
         check_gates(plan, stage)
     if is_finished(stage):
         return
-    run, begun = front.training(), stage.folder.exists()
-    seen = run_folder.last_step(stage.folder) if begun else 0
+    run, exists = front.training(), stage.folder.exists()
+    seen = run_folder.last_step(stage.folder) if exists else 0
     watcher.note(f"{stage.stage.name}: {f'from step {seen:,}' if seen else 'begins'}, in {stage.folder}")
     with watcher.training(stage) as shown:
 
@@ -219,7 +220,7 @@ def _train(plan: Plan, stage: PlannedStage, watcher: Watcher, free: dict[str, An
                 check_gates(plan, stage)
 
         try:
-            if begun:
+            if exists:
                 own = {name: value for name, value in free.items() if name in marked("resumable")}
                 own = {name: value for name, value in own.items() if name in stage.config.fields}
                 run.resume(stage.folder, progress=progress, overrides=own)
@@ -330,8 +331,9 @@ def _training(stage: PlannedStage) -> list[str]:
     values = dict(stage.values)
     algorithm = stage.config.algorithm
     words = ["nervecord", algorithm.verb]
-    if algorithm.verb == "distill":
-        words.append(str(values.pop("teacher")))
+    if algorithm.positional:
+        words.append(str(values.pop(algorithm.positional)))
+    if len(of_verb(algorithm.verb)) == 1:
         values.pop("algorithm")
     order = ["algorithm", *stage.config.fields]
     for name in sorted(values, key=order.index):

@@ -36,6 +36,7 @@ from nervecord.compiler.schema import (
     whole,
 )
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
+from nervecord.training.algorithms import DEFAULT
 from nervecord.training.fields import flag_name
 from nervecord.training.folder.start import shared_fields
 from nervecord.training.settings.config import TrainConfig, algorithm_named, all_fields, marked
@@ -288,25 +289,25 @@ def plan(recipe: Recipe, env: str, **changes: Any) -> Plan:
 
 def _planned(stage: Stage, values: dict[str, Any], folder: Path, before: Mapping[str, PlannedStage]) -> PlannedStage:
     place = f"stage {stage.name!r}"
-    algorithm = algorithm_named(str(values.get("algorithm", "ppo")), where=place)
+    algorithm = algorithm_named(str(values.get("algorithm", DEFAULT)), where=place)
     own = {"algorithm", *all_fields(algorithm)}
     # A flag for the whole chain goes to the stages that have it.
-    kept = {name: plain(name, value) for name, value in values.items() if name in own or name in stage.values}
+    fields = {name: plain(name, value) for name, value in values.items() if name in own or name in stage.values}
     shared: dict[str, Any] = {}
     for source in algorithm.sources:
-        name = kept.get(source.field)
+        name = fields.get(source.field)
         if not isinstance(name, str) or not name.startswith(STAGE):
             continue
         earlier = name.removeprefix(STAGE)
         if earlier not in before:
             raise unknown_name("earlier stage", earlier, before, where=f"{place}, {source.field}")
-        kept[source.field] = str(before[earlier].folder)
+        fields[source.field] = str(before[earlier].folder)
         shared |= shared_fields(before[earlier].config, source)
-    kept |= {"out": str(folder), "name": stage.name}
+    fields |= {"out": str(folder), "name": stage.name}
     # The command of such a training takes the task from the run that it starts from.
-    command = {name: value for name, value in kept.items() if name not in shared}
+    command = {name: value for name, value in fields.items() if name not in shared}
     try:
-        config = TrainConfig.for_task(**{**shared, **kept})
+        config = TrainConfig.for_task(**{**shared, **fields})
     except NervecordError as error:
         error.add_note(f"in {place} of the recipe")
         raise

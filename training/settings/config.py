@@ -66,7 +66,7 @@ class TrainConfig:
                 where="--mirror",
                 hint="train without --mirror",
             )
-        for where, count in self._hidden_weights():
+        for where, count in self._hidden_weights().items():
             if count > MOST_WEIGHTS:
                 raise NervecordError(
                     f"asks for {count} weights between hidden layers, at most {MOST_WEIGHTS} are trained",
@@ -74,14 +74,12 @@ class TrainConfig:
                     hint="fewer neurons in a layer",
                 )
 
-    def _hidden_weights(self) -> Iterator[tuple[str, int]]:
+    def _hidden_weights(self) -> dict[str, int]:
         """Flag -> weights between the hidden layers that it asks for: a configuration of a few bytes may say any."""
-        layers, critic = self.network.layers, getattr(self.algorithm, "critic", ())
+        layers = self.network.layers
         loops = sum(width**2 for width in layers) if self.network.recurrent else 0
-        yield "--layers", sum(a * b for a, b in itertools.pairwise(layers)) + loops
-        yield "--critic", sum(a * b for a, b in itertools.pairwise(critic))
-        hidden, embedding = getattr(self.algorithm, "hidden", 0), getattr(self.algorithm, "embedding", 0)
-        yield "--hidden", hidden * (hidden + 2 * embedding)
+        own = {"--layers": sum(a * b for a, b in itertools.pairwise(layers)) + loops}
+        return own | self.algorithm.hidden_weights()
 
     @classmethod
     def of(cls, **values: Any) -> TrainConfig:
@@ -162,7 +160,7 @@ class TrainConfig:
             return self.run.name
         widths = "x".join(map(str, self.network.layers))
         acts = self.algorithm.name if self.algorithm.own_networks else f"{self.network.policy}-{widths}"
-        if not self.algorithm.own_networks and self.algorithm.name != PPO.name:
+        if not self.algorithm.own_networks and self.algorithm.name != DEFAULT:
             acts = f"{self.algorithm.name}-{acts}"  # a student beside the policy that PPO trains
         task = self.task.env.rpartition(":")[2].replace("/", "-")
         return f"{task}-{acts}-seed{self.run.seed}"
@@ -208,7 +206,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
-        """A configuration from what `to_dict` gave, also in earlier versions; JSON's lists become tuples.
+        """A configuration from what `to_dict` gave; JSON's lists become tuples.
 
         Raises:
             NervecordError: a part or field is unknown or has an impossible value.
@@ -233,13 +231,12 @@ class TrainConfig:
 
 
 def _part(kind: type[Part], stored: Mapping[str, Any], where: str) -> Part:
-    """A part of a configuration from a run folder, which an earlier version may have written."""
-    fields = {kind.former_names.get(name, name): value for name, value in stored.items()}
+    """A part of a configuration from a run folder."""
     names = _names(kind)
-    for name in fields:
+    for name in stored:
         if name not in names:
             raise unknown_name("field", str(name), names, where=where)
-    return kind(**{**kind.former_values, **fields})
+    return kind(**stored)
 
 
 def algorithm_named(name: str, *, where: str = "--algorithm") -> type[Algorithm]:

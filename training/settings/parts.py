@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from nervecord.errors import NervecordError
 from nervecord.training.fields import MOST_WIDTH, Part, flag
@@ -54,7 +52,7 @@ class NetworkConfig(Part):
     )
     delays: bool = flag(False, "every connection delivers one step later, as on the chip (needs state carried)")
     recurrent: bool = flag(
-        False, "each hidden layer also hears its own spikes of the step before (needs state carried and delays)"
+        False, "each hidden layer also receives its own spikes of the step before (needs state carried and delays)"
     )
     slope: float = flag(
         5.0, "steepness k of the surrogate gradient 1 / (1 + k |v - threshold|)^2", above=0, needs=("policy", "snn")
@@ -111,8 +109,8 @@ class NetworkConfig(Part):
             )
         if self.recurrent and not (self.state == "carried" and self.delays and self.decoder == "membrane"):
             raise NervecordError(
-                "needs --state carried, --delays and --decoder membrane: a layer that hears itself has a delay of one "
-                "step, and so must every connection",
+                "needs --state carried, --delays and --decoder membrane: a layer that receives its own spikes has a "
+                "delay of one step, and so must every connection",
                 where="--recurrent",
                 hint="add --state carried --delays",
             )
@@ -121,8 +119,6 @@ class NetworkConfig(Part):
 @dataclass(frozen=True)
 class RunConfig(Part):
     """How and where a training is computed, and what is kept of it."""
-
-    former_names: ClassVar[Mapping[str, str]] = {"engine": "operator"}
 
     seed: int = flag(0, "seed of weights, noise, minibatches and simulators", least=0, naming=True)
     sim: str = flag(
@@ -159,7 +155,7 @@ class RunConfig(Part):
     )
     test_episodes: int = flag(
         100,
-        "deterministic episodes, on seeds of their own, that the result reports; 0 for none",
+        "deterministic episodes on held-out test seeds that the result reports; 0 for none",
         least=0,
         resumable=True,
     )

@@ -4,7 +4,7 @@ All step a batch of environments of one task and reset an environment in the ste
 AutoresetMode.NEXT_STEP): that step ignores the action, gives reward 0 and the first observation of the next episode.
 Learners leave those steps out by a mask of valid steps. All are seeded with one seed for each environment.
 
-A simulator on the host gives tensors that share its arrays' memory, valid until its next step; one on a card gives
+A simulator on the host gives tensors that share its arrays' memory, valid until its next step; one on a GPU gives
 tensors there, and no step waits for the host (but mjlab's, which resets by the numbers of environments).
 """
 
@@ -79,7 +79,7 @@ class Simulator(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave, in place of `reset`."""
+        """Resume from what `state_dict` gave, in place of `reset`."""
         ...
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from typing import Any
@@ -32,6 +33,15 @@ def first_core(threads: int) -> int:
     cores = os.cpu_count() or 1
     is_everywhere = hasattr(os, "sched_getaffinity") and os.sched_getaffinity(0) == set(range(cores))
     return 0 if 1 < threads == cores and is_everywhere else -1
+
+
+def has_task(env: str) -> bool:
+    """Whether EnvPool is installed and has a task."""
+    if importlib.util.find_spec("envpool") is None:
+        return False
+    import envpool
+
+    return env in envpool.list_all_envs()
 
 
 class EnvPoolSimulator(Unsaved):

@@ -16,6 +16,11 @@ from nervecord.training.simulators.base import Step
 from nervecord.training.simulators.spaces import limits
 
 
+def has_task(env: str) -> bool:
+    """Yes: whoever asks has nothing else, and what Gymnasium has not it refuses by name."""
+    return True
+
+
 class GymnasiumSimulator:
     """Gymnasium's environments, one after the other.
 
@@ -96,7 +101,7 @@ class GymnasiumSimulator:
         return None if state is None else {"environments": state, "cut": cut}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave, in place of `reset`."""
+        """Resume from what `state_dict` gave, in place of `reset`."""
         self.reset()
         saving.load(self._vector, state["environments"])
         self._cut = None if state["cut"] is None else state["cut"].numpy()

@@ -22,6 +22,9 @@ class SimulatorKind:
         prefix: before a task's name in a contract, where it is not unique without.
         is_shared: whether a process has one simulation alone, which a validation takes over.
         saves: "always", "some" (it depends on the task) or "never": what of a run resumes in the same episodes.
+        can_cut: whether it ends single episodes.
+        auto: function "module:name" that says of a task whether `AUTO` takes this simulator; `AUTO` asks in the order
+            of `KINDS`, and only where what it needs is installed. Empty: it never does.
         packages: distributions, whose versions a run folder records.
         extra: of the installation that brings them. title: what documents call it.
         check: function "module:name" that refuses what cannot work here, before the class is imported.
@@ -41,6 +44,8 @@ class SimulatorKind:
     prefix: str = ""
     is_shared: bool = False
     saves: str = "never"
+    can_cut: bool = False
+    auto: str = ""
     check: str = ""
     trial: str = ""
     fix: str = ""
@@ -60,6 +65,8 @@ _DECLARED = (
         ("envpool",),
         "train",
         title="EnvPool",
+        can_cut=True,
+        auto=f"{_HERE}.envpool:has_task",
         trial="import envpool; envpool.make_gymnasium('Ant-v4', num_envs=1).reset()",
     ),
     SimulatorKind(
@@ -70,6 +77,8 @@ _DECLARED = (
         ("gymnasium", "mujoco"),
         "mujoco",
         saves="some",
+        can_cut=True,
+        auto=f"{_HERE}.gymnasium:has_task",
     ),
     SimulatorKind(
         "gymnasium-async",
@@ -78,6 +87,7 @@ _DECLARED = (
         ("wrappers",),
         ("gymnasium", "mujoco"),
         "mujoco",
+        can_cut=True,
     ),
     SimulatorKind(
         "warp",
@@ -89,6 +99,7 @@ _DECLARED = (
         title="MuJoCo Warp",
         tasks=("Ant-v4",),
         saves="always",
+        can_cut=True,
         check=f"{_HERE}.warp_versions:check",
         trial="import mujoco_warp",
     ),
@@ -127,6 +138,7 @@ _DECLARED = (
         "mjlab",
         title="mjlab",
         knows_gymnasium=False,
+        can_cut=True,
         trial="import mjlab.tasks",
         fix="in an environment of its own: {install}",
     ),
@@ -144,6 +156,11 @@ def on_devices() -> tuple[str, ...]:
 def with_own_tasks() -> tuple[str, ...]:
     """Names of the simulators whose tasks are not Gymnasium's."""
     return tuple(kind.name for kind in KINDS.values() if not kind.knows_gymnasium)
+
+
+def that_cut() -> tuple[str, ...]:
+    """Names of the simulators that end single episodes."""
+    return tuple(kind.name for kind in KINDS.values() if kind.can_cut)
 
 
 def kind_named(sim: str) -> SimulatorKind:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pkgutil
 
 from nervecord.errors import NervecordError, unknown_name
@@ -24,8 +23,7 @@ def make_simulator(
     Args:
         env: the task: Gymnasium id, also module:Id, or what the simulator calls it.
         seeds: one for each environment.
-        kind: name of a simulator (`KINDS`), or "auto": EnvPool where it is installed and knows the task, else
-            Gymnasium.
+        kind: name of a simulator (`KINDS`), or "auto" (`resolve_kind`).
         wrappers: names of Gymnasium wrappers.
         threads: threads that step the environments.
         device: torch device of the simulation.
@@ -62,9 +60,7 @@ def make_simulator(
 
 
 def resolve_kind(env: str, wrappers: tuple[str, ...] = ()) -> str:
-    """The simulator "auto" stands for: "envpool" where it is installed and knows the task, else "gymnasium"."""
-    if wrappers or importlib.util.find_spec("envpool") is None:
-        return "gymnasium"
-    import envpool
-
-    return "envpool" if env in envpool.list_all_envs() else "gymnasium"
+    """The simulator "auto" stands for: the first that says that it takes the task, and has wrappers where there are
+    some."""
+    able = [kind for kind in KINDS.values() if kind.auto and (not wrappers or "wrappers" in kind.takes)]
+    return next(kind.name for kind in able if pkgutil.resolve_name(kind.auto)(env))

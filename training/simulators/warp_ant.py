@@ -115,7 +115,7 @@ class WarpAnt:
         return {name: view.cpu().clone() for name, view in self._saved.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave, in place of `reset`."""
+        """Resume from what `state_dict` gave, in place of `reset`."""
         for name, values in state.items():
             self._saved[name].copy_(values)
 

@@ -71,7 +71,7 @@ def run_sweep(
     Args:
         study: from `read_study`; on a cluster its folder lies on a file system that all machines share.
         workers: runs at once.
-        cpus, gpus: what each of them takes, cores and cards; a part of a card too.
+        cpus, gpus: what each of them takes, cores and GPUs; a part of a GPU too.
         address: of a Ray cluster, or "auto"; None starts Ray on this machine, for as long as this takes.
         retry_failed: try runs that failed once more.
         progress: called while it continues.

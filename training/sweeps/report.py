@@ -14,6 +14,7 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.schema import printable
 from nervecord.errors import NervecordError
 from nervecord.training.folder.records import read_record, result_of
+from nervecord.training.folder.run_folder import PACKAGES
 from nervecord.training.sweeps.cells import Cell, other_fields, read_cells
 from nervecord.training.sweeps.pairs import depth_table, number, paired_table
 from nervecord.training.sweeps.standing import Standing, State
@@ -222,10 +223,9 @@ def _versions(folder: Path) -> str:
         return ""
     record = read_record(path)
     versions = {name: printable(str(value)) for name, value in record.items()}
-    found = record.get("packages")
-    known = {name: printable(str(value)) for name, value in found.items() if value} if isinstance(found, dict) else {}
-    names = ("nervecord", "torch", "snntorch", "skrl", "envpool", "mujoco")
-    packages = ", ".join(f"{name} {known[name]}" for name in names if name in known)
+    installed = record.get("packages")
+    known = installed if isinstance(installed, dict) else {}
+    packages = ", ".join(f"{name} {printable(str(known[name]))}" for name in PACKAGES if known.get(name))
     commit = f", commit {versions['git_commit'][:12]}" if record.get("git_commit") else ""
     changed = ", with uncommitted changes" if (folder / "git.diff").is_file() else ""
     python, machine, cores = (versions.get(name, "unknown") for name in ("python", "machine", "cores"))
