@@ -276,10 +276,7 @@ HUNDRED = [k / 1000 for k in range(1, 101)]
     [
         (HEAD + "[grid]\ndepth = [1000000000]\nneurons = [8]", "depth .*1e[+]09,.* 1000 "),
         (HEAD + f"[grid]\ndepth = [{'9' * 400}]\nneurons = [8]", "depth .*9999"),
-        (
-            HEAD + f"[grid]\ndepth = {list(range(1, 1001))}\nneurons = {list(range(1, 9001))}",
-            "9,000,000 .*10,000",
-        ),
+        (HEAD + f"[grid]\ndepth = {list(range(1, 1001))}\nneurons = {list(range(1, 9001))}", "9,000,000 .*10,000"),
         (HEAD + f"[grid]\nlr = [{MANY}]", "lr .*39,999.*10,000"),
         (
             HEAD + "[grid]\n" + "".join(f"{name} = {HUNDRED}\n" for name in ("gamma", "lr", "clip", "entropy")),
