@@ -121,7 +121,7 @@ def test_every_verb_takes_it_with_a_report_and_its_program_needs_no_file(call: C
     assert [f["message"] for f in shown["findings"] if f["severity"] == "unknown"] == [
         "mini.toml does not say how many neurons the chip holds"
     ]
-    call("inspect mini.nervecord --target minni").refused("'minni'", "mini")
+    call("inspect mini.nervecord --target minni").refused("'minni'", "spinnaker2")
 
 
 def test_engines_are_shown_and_all_run_the_same_integers(call: Callable[[str], Any]) -> None:
@@ -323,7 +323,7 @@ def test_a_damaged_description_is_refused(change: dict[str, Any], call: Callable
     target = {**program.report["target"], **change}
     broken = type(program)(program.target, program.graph, program.contract, report={**program.report, "target": target})
     broken.save("broken.nervecord")
-    with pytest.raises(FileFormatError, match=r"broken\.nervecord: .*\bmini\b"):
+    with pytest.raises(FileFormatError, match=r"\bmini .*: "):
         nervecord.open("broken.nervecord")
 
 
