@@ -87,7 +87,7 @@ def test_the_world_is_what_was_asked_for() -> None:
     push, idle = np.array([0.4], np.float32), np.array(contract.fail_safe[:1], np.float32)
     for action, due in ((push, idle), (-push, idle), (push, push), (push, -push)):
         np.testing.assert_array_equal(late.step(action)[0], direct.step(due)[0])
-    with pytest.raises(NervecordError, match="noise .*-1"):
+    with pytest.raises(NervecordError, match=r"noise .*-1"):
         Perturbation("noise", -1.0)
 
 

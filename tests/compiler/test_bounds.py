@@ -174,7 +174,7 @@ def test_delays_are_memory() -> None:
         ("fc", Affine(np.ones((1, 5_000)), None, 1 << 16)),
         ("out", Output((1,))),
     ]
-    with pytest.raises(GraphError, match="graph: .*delays"):
+    with pytest.raises(GraphError, match=r"graph: .*delays"):
         require(chain(Level.DISCRETE, nodes, dt=1e-3))
 
 

@@ -111,7 +111,7 @@ def test_conv1d(without: str | None, tmp_path: Path) -> None:
     assert node.kind == "Conv1d"
     same = middle(nir.Conv1d(6, weight, 1, "same", 1, 2, np.zeros(4)), (2, 6), (4, 6), tmp_path / "b.nir")
     assert same.padding == (1,)
-    with pytest.raises(FileFormatError, match="stride .*2 values"):
+    with pytest.raises(FileFormatError, match=r"stride .*2 values"):
         middle(nir.Conv1d(6, weight, np.array([1, 2]), 0, 1, 2, np.zeros(4)), (2, 6), (4, 3), tmp_path / "c.nir")
 
 

@@ -358,7 +358,7 @@ def test_recorded_observations_are_finite() -> None:
         dt=0.1,
     )  # type: ignore[arg-type]
     policy = Policy(graph, contract(1, 1), np.full((1, 1), np.nan))
-    with pytest.raises(GraphError, match="graph: .*shape"):
+    with pytest.raises(GraphError, match=r"graph: .*shape"):
         nir_bytes(policy)
 
 

@@ -299,7 +299,7 @@ def test_what_hangs_or_asks_for_much_is_ended_with_its_child(tmp_path: Path) -> 
     with pytest.raises(FileFormatError, match=r"0\.001 s"):
         onnxfile.load_onnx(path, Limits(seconds=0.001, patience=1))
     large = written(model([gemm()], {"w": np.zeros((2, 30_000_000), np.float32)}, 3, 2), tmp_path / "q.onnx")
-    with pytest.raises(FileFormatError, match="memory|reader"):
+    with pytest.raises(FileFormatError, match=r"memory|reader"):
         onnxfile.load_onnx(large, Limits(process_bytes=-(1 << 28), expansion=1))
 
 

@@ -159,7 +159,7 @@ def test_graphs_without_a_contract_keep_their_schedule(tmp_path) -> None:
         again = load(tmp_path / "p")
         assert (again.graph, again.schedule, again.contract) == (stream_graph(), schedule, None)
         assert again.subject == stream_graph()
-        with pytest.raises(ContractError, match="reference: .*contract"):
+        with pytest.raises(ContractError, match=r"reference: .*contract"):
             _ = again.policy
 
 
@@ -179,7 +179,7 @@ def test_every_field_of_every_op_comes_back(tmp_path, program) -> None:
 
 def test_numbers_that_no_file_can_hold_are_refused_on_save(tmp_path) -> None:
     program = Program("reference", stream_graph(), report={"error": float("nan")})
-    with pytest.raises(GraphError, match="reference: .*number"):
+    with pytest.raises(GraphError, match=r"reference: .*number"):
         program.save(tmp_path / "p")
     assert os.listdir(tmp_path) == []
 

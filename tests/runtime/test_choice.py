@@ -73,7 +73,7 @@ class FromOne(gymnasium.Wrapper):  # type: ignore[misc, name-defined]
 def test_actions_numbered_from_one_are_refused() -> None:
     gymnasium.register("FromOne-v0", entry_point=FromOne)
     try:
-        with pytest.raises(ContractError, match="from 1, .* 0"):
+        with pytest.raises(ContractError, match=r"from 1, .* 0"):
             run_policy(MachineSession(cartpole()), "FromOne-v0", 1, seed=0, allow_other=True)
     finally:
         del gymnasium.registry["FromOne-v0"]

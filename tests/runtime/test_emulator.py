@@ -375,7 +375,7 @@ def test_what_an_input_does_is_not_left_out_of_the_loop(population: int, changes
 def test_spikes_are_zero_or_one() -> None:
     for session in (MachineStream(delayed(1, Schedule(), None)), EmulatorStream(delayed(1, Schedule(), None))):
         session.step(np.array([0, 1, 1]))
-        with pytest.raises(GraphError, match="in: .*2, .*spikes"):
+        with pytest.raises(GraphError, match=r"in: .*2, .*spikes"):
             session.step(np.array([0, 1, 2]))
 
 

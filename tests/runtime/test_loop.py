@@ -234,7 +234,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize("name", ["named_environments:Named-v0", "named_environments:Pendulum-v1", "Named-v0"])
 def test_what_a_policy_names_is_never_imported(name: str, module: Path) -> None:
     graph = in_pendulum_limits(random_policy(sizes=(3, 8, 1), environment=name, control_period=0.05))
-    with pytest.raises(NervecordError, match="registered, .* never") as caught:
+    with pytest.raises(NervecordError, match=r"registered, .* never") as caught:
         run_policy(MachineSession(graph), None, 1, seed=0)
     assert "--env" in str(caught.value)
     assert not module.exists()

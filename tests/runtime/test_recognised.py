@@ -106,7 +106,7 @@ def test_what_it_sends_belongs_to_the_fast_form(mode: str) -> None:
 
 
 def test_spikes_that_are_more_than_one_are_refused() -> None:
-    with pytest.raises(InfeasibleError, match="0 to 2, .*0 to 1"):
+    with pytest.raises(InfeasibleError, match=r"0 to 2, .*0 to 1"):
         EmulatorStream(network("two spikes"))
 
 

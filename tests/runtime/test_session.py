@@ -134,5 +134,5 @@ def test_closed_and_contractless_sessions_are_refused() -> None:
         MachineSession(plan(policy.graph))
     with pytest.raises(ContractError, match="batch: is 0"):
         MachineSession(policy).reset(0)
-    with pytest.raises(ContractError, match="rows: .* 1 "):
+    with pytest.raises(ContractError, match=r"rows: .* 1 "):
         MachineSession(policy).reset(rows=np.array([3]))

@@ -112,7 +112,7 @@ def test_arrays_come_back_as_they_were_given(engine: Callable[..., Any]) -> None
         assert stream.step(np.ones(shape)).shape == shape
     assert stream.step(np.ones(2)).tolist() == [1, 1]  # of the last of three steps, and three make a spike
     for wrong in (np.ones(3), np.ones((2, 2)), np.ones((1, 1, 1, 2))):
-        with pytest.raises(GraphError, match="a: .*shape"):
+        with pytest.raises(GraphError, match=r"a: .*shape"):
             stream.step(wrong)
 
 

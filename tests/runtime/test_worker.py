@@ -233,7 +233,7 @@ def test_much_output_neither_blocks_nor_grows(worker: Worker) -> None:
 
 
 def test_interpreters_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="python .*started"):
+    with pytest.raises(EngineError, match=r"python .*started"):
         Worker(tmp_path / "python", HANDLER)
     (tmp_path / "text").write_text("not a program")
     with pytest.raises(EngineError, match=r"text.*denied"):

@@ -417,7 +417,7 @@ def test_what_it_refuses() -> None:
         session.act(torch.zeros(3, 27))
     with pytest.raises(ContractError, match=r"observation: .*torch.int64.*\(2, 27\)"):
         session.act(torch.zeros(2, 27, dtype=torch.int64))
-    with pytest.raises(ContractError, match="observation: .*meta.*cpu"):
+    with pytest.raises(ContractError, match=r"observation: .*meta.*cpu"):
         session.act(torch.zeros(2, 27, device="meta"))
     with pytest.raises(ContractError, match="active: "):
         session.act(torch.zeros(2, 27), torch.ones(2))
@@ -433,7 +433,7 @@ def test_what_it_refuses() -> None:
 def test_an_op_without_a_kernel_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(kernels.KERNELS, Affine)
     nodes = [("in", Input((2,))), ("fc", Affine(np.ones((2, 2)))), ("out", Output((2,)))]
-    with pytest.raises(GraphError, match="Affine .*torch"):
+    with pytest.raises(GraphError, match=r"Affine .*torch"):
         BatchedMachine(chain(Level.DISCRETE, nodes, dt=1e-3))
 
 
@@ -442,7 +442,7 @@ def test_coarse_products_are_refused_in_float32() -> None:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
-        with pytest.raises(NervecordError, match="float32 .*'high'"):
+        with pytest.raises(NervecordError, match=r"float32 .*'high'"):
             session.step(np.zeros(27))
         exact.step(np.zeros(27))
     finally:

@@ -74,7 +74,7 @@ def test_it_is_found_inspected_compiled_and_run(policy: Graph, tmp_path: Path) -
     with nervecord.open(tmp_path / "p.nervecord") as session, nervecord.open(policy) as float_session:
         assert session.engine == "model"
         assert np.array_equal(session.step(row), float_session.step(row))
-    with pytest.raises(NervecordError, match="example-chip: .*'lava'"):
+    with pytest.raises(NervecordError, match=r"example-chip: .*'lava'"):
         nervecord.open(tmp_path / "p.nervecord", engine="lava")
     (emitted,) = nervecord.emit(tmp_path / "p.nervecord", tmp_path / "out")
     assert json.loads(emitted.path.read_text()) == list(policy.graph.nodes)
@@ -409,7 +409,7 @@ def test_values_that_are_not(name: str, value: object) -> None:
 def test_options_that_are_not_there(policy: Graph) -> None:
     with pytest.raises(NervecordError, match=r"target 'lava': .*'weight_bit' .*'weight_bits'"):
         nervecord.compile(policy, "lava", weight_bit=3)
-    with pytest.raises(NervecordError, match="weight_bits: .*'reference'"):
+    with pytest.raises(NervecordError, match=r"weight_bits: .*'reference'"):
         nervecord.compile(policy, "reference", weight_bits=3)
     with pytest.raises(NervecordError, match="weight_bits: the target has its options already"):
         nervecord.compile(policy, nervecord.target("lava"), weight_bits=3)

@@ -374,7 +374,7 @@ def test_a_stream_takes_what_it_says(worker: Worker) -> None:
     ]
     with LavaStream(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA), full_trace=False) as lava:
         assert [int(lava.step(np.array([1, 0]))[0]) for _ in range(3)] == [0, 1, 1]
-        with pytest.raises(GraphError, match="in: .*2"):
+        with pytest.raises(GraphError, match=r"in: .*2"):
             lava.step(np.array([2, 0]))
         with pytest.raises(ContractError, match="full_trace"):
             lava.trace()

@@ -267,5 +267,5 @@ def test_a_matrix_that_cannot_be_laid_out_is_refused(tmp_path: Path, monkeypatch
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
     export_netx(plan(graph), tmp_path / "fits.net")
     monkeypatch.setattr("nervecord.targets.lava.netx.MOST_DENSE", 5)
-    with pytest.raises(InfeasibleError, match="rows: .*6 weights .* 5 "):
+    with pytest.raises(InfeasibleError, match=r"rows: .*6 weights .* 5 "):
         export_netx(plan(graph), tmp_path / "large.net")

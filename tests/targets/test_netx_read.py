@@ -252,7 +252,7 @@ def test_layers_must_be_numbered(tmp_path: Path) -> None:
     path = slayer(tmp_path / "bad.net", [dense(), dense(2, 3)])
     with h5py.File(path, "a") as file:
         file.move("layer/1", "layer/7")
-    with pytest.raises(FileFormatError, match="2 layers .*0 to 1: 1"):
+    with pytest.raises(FileFormatError, match=r"2 layers .*0 to 1: 1"):
         nervecord.read(path)
 
 

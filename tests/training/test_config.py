@@ -100,7 +100,7 @@ def test_steps_are_rounded_up_to_whole_rollouts() -> None:
 def test_damaged_and_unknown_json() -> None:
     with pytest.raises(FileFormatError, match="is no JSON"):
         TrainConfig.from_json("{")
-    with pytest.raises(FileFormatError, match="object.*array"):
+    with pytest.raises(FileFormatError, match=r"object.*array"):
         TrainConfig.from_json("[]")
     with pytest.raises(NervecordError, match=r"'layers'.*network"):
         TrainConfig.from_json('{"layers": [3]}')

@@ -51,7 +51,7 @@ def test_rows_without_returns_make_no_curve(study: Study) -> None:
     (cell,) = read_cells(study).values()
     assert cell.finished[0].curve == ()
     path.write_text('{"step": 64, "train_return": "much"}\n')
-    with pytest.raises(FileFormatError, match="line 1: .*train_return"):
+    with pytest.raises(FileFormatError, match=r"line 1: .*train_return"):
         read_cells(study)
 
 

@@ -283,7 +283,7 @@ def test_what_processes_cannot_share_is_refused() -> None:
     with pytest.raises(NervecordError, match=r"card.*--device cuda"):
         group.device("cuda:0")
     if torch.cuda.device_count() < 3:
-        with pytest.raises(NervecordError, match="3 processes .*torch"):
+        with pytest.raises(NervecordError, match=r"3 processes .*torch"):
             group.device("cuda")
     assert group.device("cpu") == "cpu"
     assert group.own(list(range(6))) == [2, 3]

@@ -182,7 +182,7 @@ def test_a_variable_that_names_no_program(named: str, monkeypatch: pytest.Monkey
 
 def test_a_program_that_is_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "/bin/true")
-    with pytest.raises(EngineError, match="Isaac Gym worker: .*starting"):
+    with pytest.raises(EngineError, match=r"Isaac Gym worker: .*starting"):
         make_simulator("Ant", [0], kind="isaacgym")
 
 

@@ -174,7 +174,7 @@ def test_the_simulation_is_handed_on(installed: None) -> None:
 
 def test_what_one_process_cannot_simulate_is_refused(installed: None) -> None:
     lab("isaaclab", seeds=[1, 2])
-    with pytest.raises(NervecordError, match="3 environments .* 2"):
+    with pytest.raises(NervecordError, match=r"3 environments .* 2"):
         lab("isaaclab", seeds=[1, 2, 3])
     with pytest.raises(NervecordError, match=r"Isaac-Ant on cpu, .*Isaac-Limited on cpu"):
         lab("isaaclab", "Limited", [1])

@@ -83,9 +83,9 @@ def test_environments_made_in_python(policy: Path) -> None:
         by_object = nervecord.run(session, make(), 3, 7)
         assert by_name.returns.tolist() == by_function.returns.tolist() == by_object.returns.tolist()
         assert by_function.environment == "make"
-        with pytest.raises(NervecordError, match="one .* 2 run"):
+        with pytest.raises(NervecordError, match=r"one .* 2 run"):
             nervecord.run(session, make(), 3, environments=2)
-        with pytest.raises(NervecordError, match="env: .*int"):
+        with pytest.raises(NervecordError, match=r"env: .*int"):
             nervecord.run(session, 3, 3)
         with pytest.raises(NervecordError, match=r"\(4,\).*takes 2"):
             nervecord.run(session, lambda: gymnasium.make("CartPole-v1"), 1)
@@ -257,7 +257,7 @@ def test_a_module_in_the_working_directory_is_found_when_filming(policy: Path, t
 
 
 def test_names_that_are_not_there() -> None:
-    with pytest.raises(NervecordError, match="own_tusk:Point-v0: .*'own_tusk'"):
+    with pytest.raises(NervecordError, match=r"own_tusk:Point-v0: .*'own_tusk'"):
         make_simulator("own_tusk:Point-v0", [0])
     with pytest.raises(NervecordError, match="'own_task:Pint-v0'"):
         make_simulator("own_task:Pint-v0", [0])

@@ -167,12 +167,12 @@ def test_folders_of_another_study_are_refused(tmp_path: Path) -> None:
     study.check_folders()
     (run,) = study.runs
     run.folder.mkdir(parents=True)
-    with pytest.raises(NervecordError, match="snn-256-slope-2-seed0 .*folder"):
+    with pytest.raises(NervecordError, match=r"snn-256-slope-2-seed0 .*folder"):
         study.check_folders()
     (run.folder / "config.json").write_text(run.config.to_json().replace('"sim": "auto"', '"sim": "envpool"'))
     study.check_folders()
     write_study(tmp_path, "[grid]\nslope = [2]\nseeds = [0]", base="steps = 1024\nthreads = 2")
-    with pytest.raises(NervecordError, match="snn-256-slope-2-seed0 .*steps 512,.*1024"):
+    with pytest.raises(NervecordError, match=r"snn-256-slope-2-seed0 .*steps 512,.*1024"):
         read_study(tmp_path / "study.toml").check_folders()
 
 

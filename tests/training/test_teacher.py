@@ -311,7 +311,7 @@ def test_ppo_stays_near_its_teacher(tmp_path: Path) -> None:
     again = resume(result.folder, overrides={"steps": 1280})
     assert rows(again.folder)[-1]["reference_kl"] > 0
     assert "reference_kl" not in rows(train(small(tmp_path, "plain")).folder)[-1]
-    with pytest.raises(NervecordError, match="--reference-weight: .*--reference"):
+    with pytest.raises(NervecordError, match=r"--reference-weight: .*--reference"):
         small(tmp_path, "none", reference_weight=2.0)
 
 

@@ -90,7 +90,7 @@ def test_of_a_study_the_shape_with_the_highest_mean_return(tmp_path: Path) -> No
 
 
 def test_what_holds_no_shape_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NervecordError, match="neither .*snn"):
+    with pytest.raises(NervecordError, match=r"neither .*snn"):
         read_topology(tmp_path)
     write_run(tmp_path / "study" / "one", None)
     with pytest.raises(NervecordError, match="study"):
