@@ -192,7 +192,7 @@ def test_malformed_programs(name: str, nervecord_cli: Any) -> None:
 
 def test_a_program_is_not_compiled_again(files: Path, nervecord_cli: Any) -> None:
     path = files / "ant.nervecord"
-    nervecord_cli("compile", path).refused(f"{path}: is a program, compiled already")
+    nervecord_cli("compile", path).refused(f"{path}: is a program")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -242,10 +242,8 @@ def test_what_is_no_file(verb: str, nervecord_cli: Any, tmp_path: Path) -> None:
 def test_a_policy_of_another_tool_has_no_contract(nervecord_cli: Any) -> None:
     path = DATA / "nir" / "lif_norse.nir"
     for verb in ("compile", "run"):
-        nervecord_cli(verb, path).refused("NIR does not say its time step", str(path), notes=1)
-    nervecord_cli("compile", path, "--dt", 1e-4).refused(
-        "nothing says whether spikes or values enter", "--inputs spikes"
-    )
+        nervecord_cli(verb, path).refused("--dt", str(path), notes=1)
+    nervecord_cli("compile", path, "--dt", 1e-4).refused("--inputs spikes")
 
 
 def bomb(path: Path) -> None:
@@ -299,7 +297,7 @@ def test_files_of_observations(name: str, nervecord_cli: Any, files: Path, tmp_p
     ):
         answer = nervecord_cli(*line)
         if answer.err.startswith("nervecord simulate: observation: "):  # its shape is for the graph to judge
-            text = answer.refused(words, f"\nits values are those of {path}\n", notes=1)
+            text = answer.refused(words, f" of {path}\n", notes=1)
         else:
             text = answer.refused(f"nervecord {line[0]}: {path}: ", words)
         assert "allow_pickle=" not in text.replace("allow_pickle=False", "")  # nobody is told to trust the file
@@ -309,13 +307,11 @@ def test_files_of_observations(name: str, nervecord_cli: Any, files: Path, tmp_p
 def test_which_array_is_meant_must_be_clear(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=np.zeros((20, 27)), b=np.zeros((20, 27)))
     for verb, flag in (("compile", "--calibration"), ("simulate", "--input")):
-        nervecord_cli(verb, files / "ant.nir", flag, tmp_path / "two.npz").refused("two.npz: holds a, b, and which")
+        nervecord_cli(verb, files / "ant.nir", flag, tmp_path / "two.npz").refused("two.npz: holds a, b, ")
 
 
 def test_too_few_observations_to_calibrate(nervecord_cli: Any, files: Path) -> None:
-    nervecord_cli("compile", files / "ant.nir", "--calibration", files / "rows.npz").refused(
-        "10 observations are too few, 16 are needed"
-    )
+    nervecord_cli("compile", files / "ant.nir", "--calibration", files / "rows.npz").refused("10 observations ", " 16 ")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -326,14 +322,13 @@ def test_too_few_observations_to_calibrate(nervecord_cli: Any, files: Path) -> N
 def test_an_ant_elsewhere(kind: str, nervecord_cli: Any, files: Path) -> None:
     path = files / f"ant.{kind}"
     nervecord_cli("run", path, "--env", "HalfCheetah-v4").refused(
-        "HalfCheetah-v4: the policy was trained in Ant-v4, of which it takes 27 observations (run it there: "
-        "--env Ant-v4;"
+        "HalfCheetah-v4: ", "27 observations", "--env Ant-v4;"
     )
     nervecord_cli("run", path, "--env", "Nowhere-v4").refused("Nowhere-v4: ")
     nervecord_cli("run", path, "--env", "Ant").refused("Ant: ", "Ant-v4")
     nervecord_cli("run", path, "--env", "no_module:Ant-v0").refused("no_module:Ant-v0: ", "'no_module'")
     nervecord_cli("run", path, "--env", "Pendulum-v1", "--allow-other-env", "--episodes", 1).refused(
-        "Pendulum-v1: observations have shape (3,), the policy takes 27 values"
+        "Pendulum-v1: ", "(3,), ", " 27 "
     )
 
 

@@ -54,7 +54,7 @@ def test_run_and_picture(name: str, nervecord_cli: Any, trained: Path, tmp_path:
     assert picture.read_bytes().startswith(b"\x89PNG")
     video = nervecord_cli("run", trained / name, "--episodes", 1, "--video", tmp_path / "v.gif")
     assert video.code == 0
-    assert "rendered by the environment; the whole episode" in video.err
+    assert "environment; the whole" in video.err
     assert (tmp_path / "v.gif").read_bytes().startswith(b"GIF")
 
 
@@ -66,7 +66,7 @@ def test_compare_and_inspect(nervecord_cli: Any, trained: Path) -> None:
     text = nervecord_cli("compare", *pair).out
     assert f"actions: {data['actions_different']} of {data['observations']} differ\n" in text
     inspected = nervecord_cli("inspect", trained / "policy.nir", "--target", "lava")
-    assert "a choice of 2 actions (push left, push right)" in " ".join(inspected.out.split())
+    assert "2 actions (push left, push right)" in " ".join(inspected.out.split())
     assert "feasible" in inspected.out
     policy = nervecord_cli("inspect", pair[1], "--target", "lava", "--json").json["graph"]["policy"]
     assert policy["choices"] == ["push left", "push right"]

@@ -146,7 +146,7 @@ def test_many_entries_and_names_for_terminals(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for k in range(5000):
             archive.writestr(f"{k}.npy", b"")
-    with pytest.raises(FileFormatError, match=r"holds 5000 entries .* at most 4096 are read"):
+    with pytest.raises(FileFormatError, match=r"\b5000 .*\b4096 "):
         read_arrays(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("\x1b[2J.npy", npy(described("'<f8'", "(1,)"), bytes(8)))
@@ -156,10 +156,7 @@ def test_many_entries_and_names_for_terminals(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("descr", "count", "words"),
-    [
-        ("|i1", 255 << 20, "its values take 2139094872 bytes as float64, at most 268435456 are read"),
-        ("<f8", 34 << 20, "unpacks to 285212792 bytes, at most 268435456 are read"),
-    ],
+    [("|i1", 255 << 20, "2139094872 bytes as float64, "), ("<f8", 34 << 20, "285212792 bytes, ")],
 )
 def test_arrays_that_unpack_to_far_more_than_their_file(descr: str, count: int, words: str, tmp_path: Path) -> None:
     """Deflated zeros: what they take as float64 is counted, and refused before they are unpacked."""
@@ -285,7 +282,7 @@ def test_actions_whose_squares_go_beyond_float64(nervecord_cli: Any, tmp_path: P
     contract.write_text(content.replace("[-1.0, -2.0]", "[-1e300, -2.0]").replace("[1.0, 2.0]", "[1e300, 2.0]"))
     path = network(np.ones((2, 3)), tmp_path / "a.nir")
     nervecord_cli("compile", path, "--contract", contract, "--calibration", tmp_path / "rows.npz").refused(
-        "calibration: the float policy's actions go up to 1e+300, at most 1e+150 can be compared"
+        "calibration: ", " 1e+300, ", " 1e+150 "
     )
 
 
@@ -363,7 +360,7 @@ def test_what_may_not_be_read(nervecord_cli: Any, tmp_path: Path) -> None:
     for name in ("a.nir", "a.nervecord"):
         (tmp_path / name).write_bytes(b"PK")
         (tmp_path / name).chmod(0)
-        nervecord_cli("inspect", tmp_path / name).refused("Permission denied")
+        nervecord_cli("inspect", tmp_path / name).refused(f"{name}: ", "denied")
 
 
 def test_folders_for_results_that_cannot_be(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
@@ -380,10 +377,10 @@ def test_folders_for_results_that_cannot_be(nervecord_cli: Any, files: Path, tmp
     ("content", "words"),
     [
         (b"", "not JSON"),
-        (b"[]", "holds list, not a JSON object"),
+        (b"[]", "list"),
         (b"[" * 100_000, "not JSON"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
-        (b"\xff", "is no text"),
+        (b"\xff", "text"),
         (b'{"\x1b": }', "not JSON"),
     ],
 )
@@ -442,23 +439,23 @@ def test_no_plugin_is_loaded_whatever_the_environment_says(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "named"),
     [
-        ("run pendulum.nervecord --episodes 10000000000", "episodes: is 10000000000, at most 10,000,000 can be played"),
-        (f"run pendulum.nervecord --episodes {'9' * 30}", "--episodes: is beyond 1e+18"),
-        ("run pendulum.nervecord --episodes 1e300", "--episodes: is beyond 1e+18"),
-        ("run pendulum.nervecord --video v.mp4 --video-seconds 1e400", "--video-seconds: is inf"),
-        (f"inspect ant.nir --set neurons_per_core={'9' * 400}", "--set neurons_per_core: '9999"),
-        (f"train --env CartPole-v1 --steps {'9' * 350}", "--steps"),
-        (f"train --env CartPole-v1 --layers {'9' * 30}", "--layers"),
+        ("run pendulum.nervecord --episodes 10000000000", ("episodes: ", "10000000000", "10,000,000")),
+        (f"run pendulum.nervecord --episodes {'9' * 30}", ("--episodes: ", "1e+18")),
+        ("run pendulum.nervecord --episodes 1e300", ("--episodes: ", "1e+18")),
+        ("run pendulum.nervecord --video v.mp4 --video-seconds 1e400", ("--video-seconds: ", " inf")),
+        (f"inspect ant.nir --set neurons_per_core={'9' * 400}", ("--set neurons_per_core: ", "'9999")),
+        (f"train --env CartPole-v1 --steps {'9' * 350}", ("--steps",)),
+        (f"train --env CartPole-v1 --layers {'9' * 30}", ("--layers",)),
     ],
 )
-def test_numbers_that_no_flag_takes(words: str, message: str, nervecord_cli: Any, files: Path) -> None:
+def test_numbers_that_no_flag_takes(words: str, named: tuple[str, ...], nervecord_cli: Any, files: Path) -> None:
     pytest.importorskip("torch")
     if "--video " in words:
         pytest.importorskip("imageio_ffmpeg")
     arguments = [str(files / word) if word.endswith((".nervecord", ".nir")) else word for word in words.split()]
-    nervecord_cli(*arguments).refused(message)
+    nervecord_cli(*arguments).refused(*named)
 
 
 def test_names_of_files_reach_a_terminal_only_escaped(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:

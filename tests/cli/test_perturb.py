@@ -58,9 +58,9 @@ def test_what_cannot_be_perturbed(nervecord_cli: Any, files: Path, monkeypatch: 
     # Before anything is compiled, which may take minutes.
     monkeypatch.setattr("nervecord.compile", lambda *_, **__: pytest.fail("it was compiled"))
     certified = (*words, *CERTIFIED, "--perturb")
-    nervecord_cli(*certified, "wind=1").refused("unknown perturbation 'wind'")
-    nervecord_cli(*certified, "noise").refused("'noise' is not KIND=NUMBER")
-    nervecord_cli(*certified, "latency=0.5").refused("latency is 0.5")
+    nervecord_cli(*certified, "wind=1").refused("'wind'", "latency")
+    nervecord_cli(*certified, "noise").refused("'noise' ", "KIND=NUMBER")
+    nervecord_cli(*certified, "latency=0.5").refused("latency ", " 0.5")
     nervecord_cli(*certified, "friction=0.5").refused("friction ", "Pendulum-v1")
 
 
@@ -87,7 +87,7 @@ def test_the_world_is_what_was_asked_for() -> None:
     push, idle = np.array([0.4], np.float32), np.array(contract.fail_safe[:1], np.float32)
     for action, due in ((push, idle), (-push, idle), (push, push), (push, -push)):
         np.testing.assert_array_equal(late.step(action)[0], direct.step(due)[0])
-    with pytest.raises(NervecordError, match="noise is -1"):
+    with pytest.raises(NervecordError, match=r"noise .*-1"):
         Perturbation("noise", -1.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,7 +100,7 @@ def test_a_video_of_an_environment_of_ones_own(suffix: str, nervecord_cli: Any, 
     answer = nervecord_cli("run", own / "Lamp.nervecord", "--episodes", 2, "--video", path, "--json")
     assert answer.code == 0
     assert answer.json["video"] == str(path)
-    assert "(rendered by the environment; the whole episode, 0.5 s)" in answer.err
+    assert re.search(r"\(rendered .*, 0\.5 s\)", answer.err)
     found = frames(path)
     assert len(found) == 11
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
@@ -110,7 +111,7 @@ def test_two_policies_side_by_side(nervecord_cli: Any, own: Path, tmp_path: Path
     words = ["run", own / "Lamp.nervecord", "--beside", own / "Lamp.nir", "--episodes", 2, "--video", path]
     answer = nervecord_cli(*words, "--video-seconds", 0.25, "--json")
     assert answer.code == 0
-    assert "the first 0.2 of 0.5 s" in answer.err or "the first 0.3 of 0.5 s" in answer.err
+    assert re.search(r" 0\.[23] of 0\.5 s", answer.err)
     assert answer.json["target"] == "lava"
     assert answer.json["beside"]["target"] == "reference"
     assert answer.json["beside"]["episodes"] == answer.json["episodes"] == 2
@@ -130,17 +131,17 @@ def test_an_episode_that_cannot_be_played_again_takes_nothing_away(
     answer = nervecord_cli(*words, tmp_path / "a.png", "--json")
     assert answer.code == 2
     assert len(answer.json["return_each"]) == 2
-    assert "played again from its seed and actions, the episode is another one at step 1" in answer.err
+    assert "another one at step 1" in answer.err
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_what_cannot_be_filmed_is_refused_before_the_run(nervecord_cli: Any, own: Path, tmp_path: Path) -> None:
     words = ("run", own / "Dark.nervecord", "--video", tmp_path / "a.mp4")
-    nervecord_cli(*words).refused("Dark-v0: has no render mode, and a video needs rgb_array")
+    nervecord_cli(*words).refused("Dark-v0: ", "rgb_array")
     words = ("run", own / "Lamp.nervecord", "--video-seconds", 3)
     nervecord_cli(*words).refused("--video-seconds: nothing is filmed")
     words = ("run", own / "Lamp.nervecord", "--video", tmp_path / "a.mp4", "--video-seconds", "nan")
-    nervecord_cli(*words).refused("--video-seconds: is nan")
+    nervecord_cli(*words).refused("--video-seconds: ", " nan")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_run(nervecord_cli: Any, own: Path) -> None:
@@ -156,7 +157,7 @@ def test_mujoco_is_rendered_or_drawn(nervecord_cli: Any, files: Path, tmp_path: 
     path = tmp_path / "ant.mp4"
     answer = nervecord_cli("run", files / "ant.nervecord", "--episodes", 1, "--video", path, "--video-seconds", 0.3)
     assert answer.code == 0
-    assert "drawn, as no OpenGL was found" in answer.err or "rendered by MuJoCo (osmesa)" in answer.err
+    assert re.search(r"no OpenGL|\(osmesa\)", answer.err)
     found = frames(path)
     assert len(found) == 6
     assert found[0][40:470].std() > 5
@@ -220,7 +221,7 @@ def test_an_opengl_that_does_not_exist(files: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "nervecord", "run", str(files / "ant.nervecord"), "--episodes", "1"]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "MUJOCO_GL": "nonsense"})
     assert done.returncode == 2
-    assert "set MUJOCO_GL to egl or osmesa, or unset it" in done.stderr
+    assert re.search("MUJOCO_GL .*egl .*osmesa", done.stderr)
 
 
 ARM = """
@@ -291,4 +292,4 @@ def test_a_picture_of_a_robot_that_stands(kind: type[Arm], nervecord_cli: Any, t
         assert min(drawn) > 0.005  # a snapshot in each fifth of the strip
         assert "without the robot" not in answer.err
     else:
-        assert "without the robot: its model has no capsules, balls or boxes to draw" in answer.err
+        assert "without the robot: " in answer.err

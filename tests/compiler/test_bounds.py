@@ -116,7 +116,7 @@ def test_subgraphs_that_multiply_their_edges() -> None:
         tree["edges"] += [[before, f"a{k}"], [before, f"b{k}"], [f"a{k}", f"j{k}"], [f"b{k}", f"j{k}"]]
         before = f"j{k}"
     tree["edges"].append([before, "out"])
-    with within(5), pytest.raises(GraphError, match="it has more than 131072 edges"):
+    with within(5), pytest.raises(GraphError, match=r"\b131072 edges"):
         import_graph(tree, where="a.nir", dt=None)
 
 
@@ -164,7 +164,7 @@ def test_an_action_of_many_steps_of_many_values() -> None:
     policy = random_policy(sizes=(2_000, 4, 2), recorded=0)
     assert verify(policy) == []
     long = policy.replace(contract=replace(policy.contract, steps=1 << 16))
-    with pytest.raises(GraphError, match=r"graph: has too many values in a block \(262144000 against 67108864\)"):
+    with pytest.raises(GraphError, match=r"graph: .*\(262144000 against 67108864\)"):
         require(long)
 
 
@@ -174,14 +174,14 @@ def test_delays_are_memory() -> None:
         ("fc", Affine(np.ones((1, 5_000)), None, 1 << 16)),
         ("out", Output((1,))),
     ]
-    with pytest.raises(GraphError, match="graph: has too many values that wait in delays"):
+    with pytest.raises(GraphError, match=r"graph: .*delays"):
         require(chain(Level.DISCRETE, nodes, dt=1e-3))
 
 
 def test_sizes_that_make_no_shape_are_said_and_not_stumbled_over() -> None:
     conv = Conv(np.ones((1, 1, 2, 2)), None, (0, 1), (0, 0), (1, 1), 1, (3, 3))
     nodes: list[tuple[str, Op]] = [("in", Input((1, 3, 3))), ("x", conv), ("out", Output((1, 2, 2)))]
-    with pytest.raises(GraphError, match=r"x: stride is too small \(0 against 1\)"):
+    with pytest.raises(GraphError, match=r"x: stride .*\(0 against 1\)"):
         require(chain(Level.DISCRETE, nodes, dt=1e-3))
 
 
@@ -192,7 +192,7 @@ def test_a_manifest_of_hundreds_of_megabytes_is_not_read() -> None:
 
 def test_millions_of_empty_lists_are_not_made() -> None:
     """Each would take twenty times its bytes."""
-    with within(5), pytest.raises(FileFormatError, match="a: has 1048578 lists and objects, at most 1048576 are read"):
+    with within(5), pytest.raises(FileFormatError, match=r"a: .*\b1048578 .*\b1048576 "):
         from_json(b'{"x":[' + b"{}," * MOST_LISTS + b"0]}", dict[str, Any], "a")
 
 

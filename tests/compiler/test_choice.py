@@ -147,9 +147,9 @@ def test_a_contract_without_choices_says_nothing_of_them() -> None:
     ("changes", "words"),
     [
         ({"choices": ("a", "b", "a")}, "same name"),
-        ({"choices": ("a", "b")}, "a choice of 2, and its limits"),
+        ({"choices": ("a", "b")}, "choice of 2, "),
         ({"action": Channels(("a", "b"), ("1", "1")), "fail_safe": (0.0, 0.0)}, "has 2 channels"),
-        ({"fail_safe": (3.0,)}, r"its limits are 0\.\.2"),
+        ({"fail_safe": (3.0,)}, r"limits .*0\.\.2"),
         ({"fail_safe": (0.5,)}, r"none of 0\.\.2"),
     ],
 )

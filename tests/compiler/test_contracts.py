@@ -29,7 +29,7 @@ POLICY = random_policy(sizes=(5, 4, 2))
         ({"fail_safe": [0.0]}, "fail-safe"),
         ({"fail_safe": "ab"}, "fail_safe"),
         ({"surprise": 1}, "surprise"),
-        ({"observation": {"names": ["a"], "units": []}}, "0 units for 1 names"),
+        ({"observation": {"names": ["a"], "units": []}}, "0 units .*1 "),
         ({"action": None}, "action"),
     ],
 )

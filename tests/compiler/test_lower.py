@@ -261,7 +261,7 @@ def test_a_loop_must_pay_for_its_connections() -> None:
         ("lif2", "output"),
     )
     graph = Graph(Level.DISCRETE, nodes, edges, 1e-3)
-    with pytest.raises(InfeasibleError, match=r"fewer steps of delay than its 2 connections cost .*\(1 against 2\)"):
+    with pytest.raises(InfeasibleError, match=r"\b2 connections .*\(1 against 2\)"):
         lower(graph, LAVA, None)
     longer = graph.replace(nodes={**nodes, "back": nodes["back"].replace(delay=2)})  # type: ignore[attr-defined]
     integers, _ = lower(longer, LAVA, None)
@@ -389,10 +389,10 @@ def affine(policy: Policy, name: str, **changes: object) -> Policy:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda p: parts(p, "lif1", decay=np.linspace(0.5, 0.9, 32)), "lif1.*decay differs"),
-        (lambda p: parts(p, "lif1", threshold=np.linspace(0.5, 0.9, 32)), "lif1.*threshold differs"),
-        (lambda p: affine(p, "fc2", delay=1), "fc2.*has a delay"),
-        (lambda p: affine(p, "fc1", bias=np.full(32, 1e9)), "lif1.*weight decay"),
+        (lambda p: parts(p, "lif1", decay=np.linspace(0.5, 0.9, 32)), "lif1.*decay"),
+        (lambda p: parts(p, "lif1", threshold=np.linspace(0.5, 0.9, 32)), "lif1.*threshold"),
+        (lambda p: affine(p, "fc2", delay=1), "fc2.*delay"),
+        (lambda p: affine(p, "fc1", bias=np.full(32, 1e9)), "lif1: .*exponent"),
     ],
 )
 def test_what_the_arithmetic_cannot_do_is_refused_by_name(change, words: str) -> None:
@@ -422,7 +422,7 @@ def test_a_carried_readout_without_leak_cannot_be_bounded() -> None:
     readout = policy.graph.nodes["readout"]
     assert isinstance(readout, Neuron)
     membrane = dataclasses.replace(readout.membrane, decay=np.ones(8))
-    with pytest.raises(InfeasibleError, match=r"readout: may spike, and it is read"):
+    with pytest.raises(InfeasibleError, match=r"readout: .*spike"):
         lowered(with_node(policy, "readout", readout.replace(membrane=membrane)))
 
 
@@ -442,7 +442,7 @@ def test_an_input_without_a_limit_is_refused() -> None:
         [("in", Input((3,))), ("fc", Affine(np.eye(3))), ("lif", lif(3)), ("out", Output((3,)))],
         dt=1e-3,
     )
-    with pytest.raises(InfeasibleError, match="in: sends values without a limit"):
+    with pytest.raises(InfeasibleError, match=r"in: .*limit"):
         lower(graph, LAVA, None)
 
 

@@ -121,9 +121,9 @@ def test_actions_of_many_steps_are_calibrated_on_few_observations_or_refused() -
     # Independent windows are run side by side, as many as memory takes.
     wide = made(1 << 14, "reset")
     assert affordable(wide, 4096) == 4 * max(map(len, batches(wide, np.zeros((4096, 3)))))
-    with pytest.raises(ContractError, match="one observation takes 8193 steps of the core, at most 8192 are run"):
+    with pytest.raises(ContractError, match=r"\b8193 steps .*\b8192 "):
         affordable(made((1 << 13) + 1, "carried"), 64, steps=SEARCH_STEPS)
-    with pytest.raises(ContractError, match=r"one observation makes \d+ values .* at most 134217728 are kept"):
+    with pytest.raises(ContractError, match=r"values .*\b134217728 "):
         affordable(plan(random_policy(sizes=(3, 3000, 2), steps=1 << 16)), 64)
     deep = plan(random_policy(sizes=(3, *[2] * 40, 2), steps=1 << 10, state="carried"))
     assert affordable(deep, 4096) == (1 << 16) * 16 // (deep.window * len(deep.core)) < 64

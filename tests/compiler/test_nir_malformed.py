@@ -173,7 +173,7 @@ def test_a_child_refuses_with_the_same_sentences(outcomes: dict[str, Any]) -> No
 def test_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="no such file"):
         read_nir(tmp_path / "none.nir")
-    with pytest.raises(FileFormatError, match="is a directory"):
+    with pytest.raises(FileFormatError, match="directory"):
         read_nir(tmp_path)
     with pytest.raises(FileFormatError, match=r"embedded null (byte|character)"):
         read_nir("a\0b.nir")
@@ -196,14 +196,14 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
 
 
 def test_a_large_file_is_not_opened() -> None:
-    with pytest.raises(FileFormatError, match=r"has \d+ bytes, the limit is 1000"):
+    with pytest.raises(FileFormatError, match=r"\d+ bytes, .* 1000\b"):
         read_hdf5(malformed("nan_weights.nir"), Limits(file_bytes=1000))
 
 
 @pytest.mark.reader_process
 def test_time_limit() -> None:
     start = time.monotonic()
-    with pytest.raises(FileFormatError, match=r"took longer than 0\.001 s"):
+    with pytest.raises(FileFormatError, match=r" 0\.001 s"):
         read_hdf5(malformed("nan_weights.nir"), Limits(seconds=0.001, patience=1))
     assert time.monotonic() - start < 5
 
@@ -223,7 +223,7 @@ def test_what_hangs_is_killed_by_its_processor_time(monkeypatch: pytest.MonkeyPa
     assert hanging != readerguard.START
     limited = hanging.replace("hang()", "readerchild._limit(1 << 30, int(sys.argv[5])); hang()")
     monkeypatch.setattr(readerguard, "START", f"def hang():\n    while True: pass\n{limited}")
-    with pytest.raises(FileFormatError, match="took more than 1 s of processor time"):
+    with pytest.raises(FileFormatError, match=" 1 s of processor"):
         read_hdf5(malformed("nan_weights.nir"), Limits(seconds=0.5, patience=600))
     assert Limits().seconds_of(100) == 8
     assert Limits().seconds_of(64 << 20) == 136

@@ -111,7 +111,7 @@ def test_conv1d(without: str | None, tmp_path: Path) -> None:
     assert node.kind == "Conv1d"
     same = middle(nir.Conv1d(6, weight, 1, "same", 1, 2, np.zeros(4)), (2, 6), (4, 6), tmp_path / "b.nir")
     assert same.padding == (1,)
-    with pytest.raises(FileFormatError, match="stride has 2 values, one is needed"):
+    with pytest.raises(FileFormatError, match=r"stride .*2 values"):
         middle(nir.Conv1d(6, weight, np.array([1, 2]), 0, 1, 2, np.zeros(4)), (2, 6), (4, 3), tmp_path / "c.nir")
 
 
@@ -194,7 +194,7 @@ def test_a_cycle_needs_state(tmp_path: Path) -> None:
 
     for back in (lif(2), nir.Delay(np.full(2, 0.001)), nir.I(np.ones(2))):
         assert read(loop(back), tmp_path / "a.nir").level is Level.IMPORTED
-    with pytest.raises(GraphError, match="a cycle without delay: a, b"):
+    with pytest.raises(GraphError, match="delay: a, b"):
         read(loop(nir.Scale(np.ones(2))), tmp_path / "b.nir")
 
 
@@ -231,9 +231,9 @@ def test_braille_file_of_nir_0_2_is_quick_to_read() -> None:
 
 
 def test_dt_and_convention_are_checked_before_the_file() -> None:
-    with pytest.raises(NervecordError, match=r"dt is -1\.0 s"):
+    with pytest.raises(NervecordError, match=r"\bdt .*-1\.0 s"):
         read_nir("none.nir", dt=-1.0)
-    with pytest.raises(NervecordError, match="dt is nan s"):
+    with pytest.raises(NervecordError, match=r"\bdt .*nan s"):
         read_nir("none.nir", dt=float("nan"))
     with pytest.raises(NervecordError, match=r"'eulr'.*'euler'"):
         read_nir("none.nir", convention="eulr")

@@ -63,7 +63,7 @@ def test_names_that_are_no_text_and_numbers_that_are_none(tmp_path: Path) -> Non
     assert named.nodes["fc1"].origin == ("the \\xffctions",)
     signalling = np.full(2, 0x7FA00000, dtype=np.uint32).tobytes()
     path = written(content.replace(W.tobytes()[:8], signalling), tmp_path / "q.onnx")
-    with pytest.raises(GraphError, match="6 values that are NaN or infinite"):
+    with pytest.raises(GraphError, match=r"\b6 values .*NaN"):
         read_onnx(path)
     hidden = written(content.replace(b"the actions", b"the \x1bctions"), tmp_path / "r.onnx")
     with pytest.raises(FileFormatError, match="cannot be printed"):
@@ -125,8 +125,8 @@ def test_a_choice(tmp_path: Path) -> None:
     [
         (contract(4, 2), [], "takes 3 observations, and Ant-v4 gives 4"),
         (contract(3, 5), [], "gives 2, and Ant-v4 takes 5 values"),
-        (contract(3, 1, choices=3), [], "gives 2, and Ant-v4 lets choose among 3"),
-        (contract(3, 2), [("ArgMax", {"axis": 1})], "chooses among 2, and Ant-v4 takes 2 values"),
+        (contract(3, 1, choices=3), [], r"\b2, .*Ant-v4 .*\b3"),
+        (contract(3, 2), [("ArgMax", {"axis": 1})], r"\b2, .*Ant-v4 .*\b2 values"),
     ],
 )
 def test_sizes_that_do_not_fit(wanted: Contract, last: list[Any], message: str, tmp_path: Path) -> None:

@@ -200,5 +200,5 @@ def test_an_inner_end_of_another_shape_is_named(end: str, tmp_path: Path) -> Non
         "output": nir.Output({"output": np.array([3])}),
     }
     nir.write(tmp_path / "a.nir", nir.NIRGraph(nodes, [("input", "sub"), ("sub", "output")], type_check=False))
-    with pytest.raises(NervecordError, match=rf"node 'sub\.{end}': .*says shape \(2,\), and .* feeds it shape \(3,\)"):
+    with pytest.raises(NervecordError, match=rf"'sub\.{end}': .*\(2,\).*\(3,\)"):
         nervecord.read(tmp_path / "a.nir")

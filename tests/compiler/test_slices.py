@@ -194,7 +194,7 @@ def test_a_coarse_threshold_names_the_slices() -> None:
     coarse = [[text for text in of if text.startswith("lif2: the threshold is only")] for of in warnings]
     assert len(coarse[0]) == 1
     assert coarse[0][0].endswith("so rounding is coarse: two weight slices may make it finer")
-    assert not any("two weight slices" in text for text in coarse[1])
+    assert not any("slices" in text for text in coarse[1])
 
 
 def test_the_unit_may_be_finer_than_the_first_slice() -> None:

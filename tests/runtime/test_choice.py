@@ -53,12 +53,8 @@ def test_the_loop_gives_the_environment_whole_numbers(output_population: int) ->
     [
         (random_policy(sizes=(4, 9, 1)), "CartPole-v1", "2 actions.*1 values"),
         (cartpole((4, 9, 3)), "CartPole-v1", "takes one of 2 actions, and the policy chooses one of 3"),
-        (
-            cartpole((3, 9, 2)),
-            "Pendulum-v1",
-            r"takes Box\(.*, no choice among actions, and the policy chooses one of 2",
-        ),
-        (cartpole(control_period=0.05), "CartPole-v1", "acts every 0.02 s"),
+        (cartpole((3, 9, 2)), "Pendulum-v1", r"takes Box\(.*one of 2"),
+        (cartpole(control_period=0.05), "CartPole-v1", " 0.02 s"),
     ],
 )
 def test_a_choice_and_values_do_not_fit_each_other(policy: Policy, environment: str, words: str) -> None:
@@ -77,7 +73,7 @@ class FromOne(gymnasium.Wrapper):  # type: ignore[misc, name-defined]
 def test_actions_numbered_from_one_are_refused() -> None:
     gymnasium.register("FromOne-v0", entry_point=FromOne)
     try:
-        with pytest.raises(ContractError, match="numbers its actions from 1, the policy from 0"):
+        with pytest.raises(ContractError, match=r"from 1, .* 0"):
             run_policy(MachineSession(cartpole()), "FromOne-v0", 1, seed=0, allow_other=True)
     finally:
         del gymnasium.registry["FromOne-v0"]

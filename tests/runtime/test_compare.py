@@ -195,7 +195,7 @@ def test_another_width_is_refused_and_never_cut() -> None:
     policy = random_policy()
     wider = random_policy(sizes=(27, 33, 8))
     rows = recorded(policy, 2)
-    with pytest.raises(ContractError, match=r"lif1: has shape \(32,\) on one side and \(33,\) on the other"):
+    with pytest.raises(ContractError, match=r"lif1: .*\(32,\).*\(33,\)"):
         compare(MachineSession(policy), MachineSession(wider), rows)
     # A neuron that hears something is no bias source, and neither is one that does not spike in each step.
     integer = lowered(with_current_bias())

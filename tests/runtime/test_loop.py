@@ -94,7 +94,7 @@ class DyingSession(MachineSession):
 
     def step(self, observation: np.ndarray, active: np.ndarray | None = None) -> np.ndarray:
         if self.counts.actions >= 50:
-            raise EngineError("the process ended", where="engine")
+            raise EngineError("ended", where="engine")
         return super().step(observation, active)
 
 
@@ -102,7 +102,7 @@ def test_a_dead_engine_gives_fail_safe_actions_to_the_end_and_is_counted() -> No
     graph = in_pendulum_limits(pendulum())
     result = run_policy(DyingSession(graph), "Pendulum-v1", 1, seed=0, record=True)
     assert result.fail_safe == {DEAD: 150}
-    assert result.engine_error == result.to_dict()["engine_error"] == "engine: the process ended"
+    assert result.engine_error == result.to_dict()["engine_error"] == "engine: ended"
     assert result.recorded is not None
     assert (result.recorded.actions[50:] == 0).all()
     assert (result.recorded.actions[:50] != 0).any()
@@ -121,23 +121,23 @@ class DyingAtReset(MachineSession):
 
     def reset(self, batch: int | None = None, *, rows: np.ndarray | None = None) -> None:
         if rows is not None:
-            raise EngineError("the process ended", where="engine")
+            raise EngineError("ended", where="engine")
         super().reset(batch)
 
 
 def test_an_engine_may_die_between_two_episodes() -> None:
     result = run_policy(DyingAtReset(in_pendulum_limits(pendulum())), "Pendulum-v1", 3, seed=0)
     assert result.fail_safe == {DEAD: 400}
-    assert result.engine_error == "engine: the process ended"
+    assert result.engine_error == "engine: ended"
 
 
 def test_an_engine_that_is_dead_from_the_start_is_an_error() -> None:
     class Dead(MachineSession):
         def reset(self, batch: int | None = None, *, rows: np.ndarray | None = None) -> None:
-            raise EngineError("the process ended", where="engine")
+            raise EngineError("ended", where="engine")
 
     session = Dead(in_pendulum_limits(pendulum()))
-    with pytest.raises(EngineError, match="the process ended"):
+    with pytest.raises(EngineError, match="engine: ended"):
         run_policy(session, "Pendulum-v1", 4, seed=0, environments=2)
 
 
@@ -234,7 +234,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize("name", ["named_environments:Named-v0", "named_environments:Pendulum-v1", "Named-v0"])
 def test_what_a_policy_names_is_never_imported(name: str, module: Path) -> None:
     graph = in_pendulum_limits(random_policy(sizes=(3, 8, 1), environment=name, control_period=0.05))
-    with pytest.raises(NervecordError, match="is registered, and what a file names is never imported") as caught:
+    with pytest.raises(NervecordError, match=r"registered, .* never") as caught:
         run_policy(MachineSession(graph), None, 1, seed=0)
     assert "--env" in str(caught.value)
     assert not module.exists()

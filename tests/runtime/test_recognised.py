@@ -106,14 +106,12 @@ def test_what_it_sends_belongs_to_the_fast_form(mode: str) -> None:
 
 
 def test_spikes_that_are_more_than_one_are_refused() -> None:
-    with pytest.raises(InfeasibleError, match="gives 0 to 2, and says that it sends 0 to 1"):
+    with pytest.raises(InfeasibleError, match=r"0 to 2, .*0 to 1"):
         EmulatorStream(network("two spikes"))
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-@pytest.mark.parametrize(
-    ("mode", "words"), [("wide scaled", "'scaled' may give more than 32"), ("wide wrap", "32 bits")]
-)
+@pytest.mark.parametrize(("mode", "words"), [("wide scaled", "'scaled' .*32"), ("wide wrap", "32 bits")])
 def test_c_refuses_what_its_forms_do_not_hold(mode: str, words: str) -> None:
     with pytest.raises(InfeasibleError, match=words):
         CStream(network(mode))

@@ -122,9 +122,9 @@ def test_a_program_keeps_it_and_runs_it(tmp_path: Path) -> None:
 def test_what_lava_cannot_clear_or_netx_cannot_say_is_refused_by_name(tmp_path: Path) -> None:
     graph: Graph = chain_of([2 * np.eye(2), 2 * np.eye(2)], [0, 0], [np.zeros(2)], 9)
     runnable(plan(graph))
-    with pytest.raises(InfeasibleError, match="delta: is a Delta, which Lava cannot clear before each block"):
+    with pytest.raises(InfeasibleError, match=r"delta: .*Delta, .*block"):
         runnable(plan(graph, Schedule(4, "reset")))
-    with pytest.raises(InfeasibleError, match="delta: is a Delta, and netx's layers are neurons that leak"):
+    with pytest.raises(InfeasibleError, match=r"delta: .*Delta, .*netx"):
         export_netx(plan(graph), tmp_path / "net")
 
 

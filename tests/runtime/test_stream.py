@@ -112,7 +112,7 @@ def test_arrays_come_back_as_they_were_given(engine: Callable[..., Any]) -> None
         assert stream.step(np.ones(shape)).shape == shape
     assert stream.step(np.ones(2)).tolist() == [1, 1]  # of the last of three steps, and three make a spike
     for wrong in (np.ones(3), np.ones((2, 2)), np.ones((1, 1, 1, 2))):
-        with pytest.raises(GraphError, match=r"a: values have shape"):
+        with pytest.raises(GraphError, match=r"a: .*shape"):
             stream.step(wrong)
 
 
@@ -121,11 +121,11 @@ def test_arrays_come_back_as_they_were_given(engine: Callable[..., Any]) -> None
     ("inputs", "words"),
     [
         (np.zeros(2), "graph: has 2 inputs"),
-        ({"a": np.zeros(2)}, "b: no values given"),
-        ({"a": np.zeros(2), "b": np.zeros(2), "c": np.zeros(2)}, "c: is no input; the inputs are a, b"),
+        ({"a": np.zeros(2)}, "b: no"),
+        ({"a": np.zeros(2), "b": np.zeros(2), "c": np.zeros(2)}, "c: .* a, b"),
         ({"a": np.zeros(2), "b": np.zeros((1, 2))}, "inputs differ"),
         ({"a": np.zeros(2), "b": np.full(2, np.nan)}, "b: "),
-        ({"a": np.zeros(2), "b": np.array(["1", "0"])}, "b: the values are not all finite"),
+        ({"a": np.zeros(2), "b": np.array(["1", "0"])}, "b: .*finite"),
         ({"a": np.zeros(2), "b": np.full(2, 0.5)}, "b: .*0.5"),
     ],
 )

@@ -8,7 +8,7 @@ from multiprocessing import shared_memory
 
 
 class Refusal(Exception):
-    hint = "ask nicely"
+    hint = "please"
 
 
 class Handler:

@@ -203,7 +203,7 @@ def test_what_was_sent_is_kept_as_long_as_its_own_connections_read_it() -> None:
 @pytest.mark.parametrize("limit", ["MOST_FUNCTIONS", "MOST_TABLES"])
 def test_what_would_keep_a_compiler_for_minutes_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, limit, 10)
-    with pytest.raises(InfeasibleError, match="at most 10 are compiled"):
+    with pytest.raises(InfeasibleError, match=r"\b10 are"):
         CStream(beside_bias_sources(1))
 
 

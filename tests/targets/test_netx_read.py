@@ -143,7 +143,7 @@ def test_a_network_of_slayer_gives_the_spikes_that_slayer_computed() -> None:
 
 
 def test_delays_of_slayer_are_refused() -> None:
-    with pytest.raises(InfeasibleError, match=r"layer 0: its neurons have delays up to \d+ steps, which netx drops"):
+    with pytest.raises(InfeasibleError, match=r"layer 0: .*delays .*\d+ steps"):
         nervecord.read(SLAYER / "delayed.net")
 
 
@@ -252,7 +252,7 @@ def test_layers_must_be_numbered(tmp_path: Path) -> None:
     path = slayer(tmp_path / "bad.net", [dense(), dense(2, 3)])
     with h5py.File(path, "a") as file:
         file.move("layer/1", "layer/7")
-    with pytest.raises(FileFormatError, match="its 2 layers are not 0 to 1: 1 is none"):
+    with pytest.raises(FileFormatError, match=r"2 layers .*0 to 1: 1"):
         nervecord.read(path)
 
 

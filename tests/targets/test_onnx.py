@@ -234,7 +234,7 @@ def test_it_is_a_session() -> None:
         np.testing.assert_array_equal(twin.step(rows[0]), session.step(rows[0]))
         session.reset(1)
         assert session.step(rows[0, 0]).shape == (8,)
-        with pytest.raises(ContractError, match=r"has shape \(2, 27\)"):
+        with pytest.raises(ContractError, match=r"\(2, 27\)"):
             session.step(rows[0, :2])
     with pytest.raises(ContractError, match="is closed"):
         session.step(rows[0, 0])
@@ -265,7 +265,7 @@ def test_engines() -> None:
             assert np.array_equal(single(action), single(nervecord.open(integers).step(row)))
     with nervecord.open(floats, engine="definition") as session:
         assert session.engine == "definition"
-    with pytest.raises(NervecordError, match="runs integers, and this program is in floats"):
+    with pytest.raises(NervecordError, match=r"integers, .*floats"):
         nervecord.open(floats, engine="emulator")
     with pytest.raises(NervecordError, match="'lava'"):
         nervecord.open(floats, engine="lava")
@@ -353,7 +353,7 @@ def test_a_stream_refuses_what_float32_does_not_hold() -> None:
     graph = chain(Level.DISCRETE, [("x", Input((2,))), ("s", Scale(np.ones(2))), ("y", Output((2,)))], dt=1e-3)
     with OnnxStream(graph) as stream:
         assert stream.step(np.array([1.5, 2.0])).tolist() == [1.5, 2.0]
-        with pytest.raises(GraphError, match="x: holds values that float32 does not"):
+        with pytest.raises(GraphError, match=r"x: .*float32"):
             stream.step(np.array([1e39, 0.0]))
 
 
@@ -371,7 +371,7 @@ class Unknown(Scale):
 
 def test_an_op_without_a_form_is_refused_by_name() -> None:
     nodes = [("input", Input((4,))), ("odd", Unknown(np.ones(4))), ("output", Output((4,)))]
-    with pytest.raises(InfeasibleError, match="odd: Unknown has no form in ONNX here"):
+    with pytest.raises(InfeasibleError, match=r"odd: Unknown .*ONNX"):
         check_ops(plan(chain(Level.DISCRETE, nodes, dt=1e-3)))
     report = nervecord.inspect(chain(Level.DISCRETE, nodes, dt=1e-3), "onnx")
     assert report.targets[0].verdict == "infeasible"
@@ -381,14 +381,14 @@ def test_what_cannot_be_exported_is_refused() -> None:
     policy = random_policy(1, sizes=(3, 4, 2))
     nodes = [("x", Input((4,))), ("scale", Scale(np.ones(4))), ("h_in", Output((4,)))]
     held_plan = plan(chain(Level.DISCRETE, nodes, dt=1e-3), Schedule(2, held=True))
-    with pytest.raises(InfeasibleError, match="holds its input over several steps"):
+    with pytest.raises(InfeasibleError, match=r"input .*steps"):
         check_ops(held_plan)
-    with pytest.raises(InfeasibleError, match="h_in: has the name of the state"):
+    with pytest.raises(InfeasibleError, match="h_in: "):
         check_ops(plan(held_plan.graph))
     many = policy.replace(contract=dataclasses.replace(policy.contract, steps=MOST_STEPS))
-    with pytest.raises(InfeasibleError, match=f"4 core nodes in {MOST_STEPS} steps per action are .* to unroll"):
+    with pytest.raises(InfeasibleError, match=f"4 .* {MOST_STEPS} steps"):
         check_ops(plan(many))
-    with pytest.raises(NervecordError, match="weight_bits: is of integers, and the form is float"):
+    with pytest.raises(NervecordError, match=r"weight_bits: .*float"):
         nervecord.compile(policy, "onnx", weight_bits=4)
     with pytest.raises(NervecordError, match=r"opset: .*10.*11 to 18"):
         nervecord.compile(policy, "onnx", opset=10)

@@ -48,7 +48,7 @@ def test_every_form_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     again = warmup()
     assert (again.compiled, again.found) == (0, 0), "what this call made or found, not what the process did"
     monkeypatch.setattr(jit, "_keeps", False)
-    with pytest.raises(NervecordError, match=r"numba's cache: cannot be used.*NUMBA_CACHE_DIR"):
+    with pytest.raises(NervecordError, match=r"numba's cache: .*NUMBA_CACHE_DIR"):
         warmup()
 
 
@@ -64,7 +64,7 @@ def test_what_is_opened_afterwards_compiles_nothing(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
-    assert "everything was there" not in run("-m", "nervecord", "warmup", "--quiet")
+    assert "there" not in run("-m", "nervecord", "warmup", "--quiet")
     assert "everything was there" in run("-m", "nervecord", "warmup", "--quiet")
     misses, hits = run("-c", OPENED.format(ant=str(ROOT / "zoo" / "ant-small" / "ant-small.nervecord"))).split()
     assert (misses, int(hits) > 4) == ("0", True)

@@ -50,36 +50,36 @@ def test_a_student_has_another_folder_than_what_ppo_trains() -> None:
     ("changes", "message"),
     [
         ({"policy": "sn"}, r"--policy: .*'sn'.*'snn'.*ann, snn"),
-        ({"operator": "cuda"}, r"--operator: unknown operator 'cuda' .*fused, snntorch"),
-        ({"steps_per_action": 0}, r"--steps-per-action: expected int >= 1, got 0"),
-        ({"lr": 0.0}, r"--lr: expected float > 0.0, got 0.0"),
-        ({"lr": float("nan")}, r"--lr: expected float"),
-        ({"lr": "fast"}, r"--lr: expected float, got str"),
-        ({"steps": 1.5}, r"--steps: expected int, got float"),
-        ({"delays": 1}, r"--delays: expected bool, got int"),
-        ({"decay": 1.0}, r"--decay: expected float < 1.0, got 1.0"),
-        ({"gamma": 1.5}, r"--gamma: expected float <= 1.0, got 1.5"),
-        ({"layers": ()}, r"--layers: expected array of length >= 1"),
-        ({"layers": (8, 0)}, r"--layers: \[1\]: expected int >= 1, got 0"),
-        ({"minibatch": 4096}, r"--minibatch: is 4096, a rollout holds 32 environments x 64 steps = 2048"),
+        ({"operator": "cuda"}, r"--operator: .*'cuda' .*fused, snntorch"),
+        ({"steps_per_action": 0}, r"--steps-per-action: .*>= 1, got 0"),
+        ({"lr": 0.0}, r"--lr: .*> 0.0, got 0.0"),
+        ({"lr": float("nan")}, r"--lr: .*float"),
+        ({"lr": "fast"}, r"--lr: .*float.*str"),
+        ({"steps": 1.5}, r"--steps: .*int.*float"),
+        ({"delays": 1}, r"--delays: .*bool.*int"),
+        ({"decay": 1.0}, r"--decay: .*< 1.0, got 1.0"),
+        ({"gamma": 1.5}, r"--gamma: .*<= 1.0, got 1.5"),
+        ({"layers": ()}, r"--layers: .*length >= 1"),
+        ({"layers": (8, 0)}, r"--layers: \[1\]: .*>= 1, got 0"),
+        ({"minibatch": 4096}, r"--minibatch: is 4096, .*32 .*64 .*2048"),
         ({"delays": True}, r"--delays: .*--state reset.*--state carried"),
-        ({"layers": 8}, r"--layers: expected array, got int"),
-        ({"layers": None}, r"--layers: expected array, got null"),
-        ({"layers": (10**30,)}, r"--layers: \[0\]: expected int <= 1048576"),
+        ({"layers": 8}, r"--layers: .*array.*int"),
+        ({"layers": None}, r"--layers: .*array.*null"),
+        ({"layers": (10**30,)}, r"--layers: \[0\]: .*<= 1048576"),
         ({"layers": (1,) * 1001}, r"--layers: .*1000"),
-        ({"lr": 10**400}, r"--lr: number out of range"),
-        ({"seed": 10**5000}, r"--seed: expected int <= 1000000000000000000"),
-        ({"env": "x" * 10_000, "lr": "y" * 10_000}, r"--lr: expected float, got str"),
-        ({"num_envs": 10**9}, r"--num-envs: expected int <= 1048576, got 1000000000"),
+        ({"lr": 10**400}, r"--lr: .*range"),
+        ({"seed": 10**5000}, r"--seed: .*<= 1000000000000000000"),
+        ({"env": "x" * 10_000, "lr": "y" * 10_000}, r"--lr: .*float.*str"),
+        ({"num_envs": 10**9}, r"--num-envs: .*<= 1048576, got 1000000000"),
         ({"name": "../up"}, r"--name: is '../up'.*--out"),
         ({"name": ".."}, r"--name: is '..'"),
         ({"env": ""}, "--env:"),
-        ({"capacity": 9}, r"--capacity: has no meaning with --algorithm ppo, only with"),
+        ({"capacity": 9}, r"--capacity: .*--algorithm ppo"),
         ({"algorithm": "distill", "teacher": "a", "clip": 0.9}, r"--clip: .*--algorithm distill"),
-        ({"algorithm": "a2c"}, r"unknown algorithm 'a2c'"),
-        ({"mirror": True, "env": "Hopper-v4"}, r"--mirror: no symmetry of Hopper-v4 is known"),
+        ({"algorithm": "a2c"}, r"'a2c'.*ppo"),
+        ({"mirror": True, "env": "Hopper-v4"}, r"--mirror: .*Hopper-v4"),
         ({"recurrent": True}, r"--recurrent: needs --state carried"),
-        ({"wrappers": (3,)}, r"--wrappers: \[0\]: expected str, got int"),
+        ({"wrappers": (3,)}, r"--wrappers: \[0\]: .*str.*int"),
     ],
 )
 def test_impossible_values_are_refused_by_flag(changes: dict[str, Any], message: str) -> None:
@@ -100,15 +100,15 @@ def test_steps_are_rounded_up_to_whole_rollouts() -> None:
 def test_damaged_and_unknown_json() -> None:
     with pytest.raises(FileFormatError, match="is no JSON"):
         TrainConfig.from_json("{")
-    with pytest.raises(FileFormatError, match="expected object, got array"):
+    with pytest.raises(FileFormatError, match=r"object.*array"):
         TrainConfig.from_json("[]")
-    with pytest.raises(NervecordError, match=r"unknown part 'layers'"):
+    with pytest.raises(NervecordError, match=r"'layers'.*network"):
         TrainConfig.from_json('{"layers": [3]}')
-    with pytest.raises(NervecordError, match=r"unknown field 'layer' .*'layers'"):
+    with pytest.raises(NervecordError, match=r"'layer' .*'layers'"):
         TrainConfig.from_json('{"task": {}, "network": {"layer": [3]}}')
-    with pytest.raises(NervecordError, match=r"unknown part 'networks'"):
+    with pytest.raises(NervecordError, match=r"'networks'.*network"):
         TrainConfig.from_json('{"task": {}, "networks": {}}')
-    with pytest.raises(FileFormatError, match="network is 3, not an object"):
+    with pytest.raises(FileFormatError, match="network is 3"):
         TrainConfig.from_json('{"task": {}, "network": 3}')
 
 

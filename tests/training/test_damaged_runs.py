@@ -202,5 +202,5 @@ def test_a_full_disk_under_the_metrics_is_one_sentence(folder: Path) -> None:
     with Metrics(folder, step=0, tensorboard=False) as rows:
         with open("/dev/full", "ab", buffering=0) as full:
             os.dup2(full.fileno(), rows._file.fileno())
-        with pytest.raises(NervecordError, match="No space left on device"):
+        with pytest.raises(NervecordError, match="space left"):
             rows.write({"step": 1})

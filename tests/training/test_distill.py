@@ -136,7 +136,7 @@ def test_distance_beyond_a_limit_is_none() -> None:
     ("teacher", "changes", "message"),
     [
         ({}, {"critic": (8, 8)}, r"critic \(8,\).*\(8, 8\)"),
-        ({}, {"env": "InvertedDoublePendulum-v4"}, "trained with env InvertedPendulum-v4"),
+        ({}, {"env": "InvertedDoublePendulum-v4"}, "env InvertedPendulum-v4"),
         ({}, {"teacher": "nowhere"}, "nowhere"),
         ({"policy": "snn", "state": "carried"}, {}, "carries state from action to action"),
     ],

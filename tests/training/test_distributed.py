@@ -255,7 +255,7 @@ def test_killed_and_resumed_with_two_processes_is_bit_identical(tmp_path: Path) 
     assert "Traceback" not in complaint
     assert config.total_steps not in checkpoint.steps_in(folder / "checkpoints")
 
-    with pytest.raises(NervecordError, match=r"is a run of 2 processes, 1 would not.*torchrun --nproc-per-node 2"):
+    with pytest.raises(NervecordError, match=r"2 processes, 1 .*torchrun --nproc-per-node 2"):
         resume(folder)
     done = torchrun("-m", "nervecord", "train", "--resume", str(folder), "--quiet")
     assert done.returncode == 0, done.stderr
@@ -276,14 +276,14 @@ def test_killed_and_resumed_with_two_processes_is_bit_identical(tmp_path: Path) 
 
 def test_what_processes_cannot_share_is_refused() -> None:
     group = Group(Launch(1, 3, 1, 3))
-    with pytest.raises(NervecordError, match=r"--num-envs: is 32, which 3 processes.*multiple of 3"):
+    with pytest.raises(NervecordError, match=r"--num-envs: is 32, .*\b3 processes.* 3\b"):
         TrainConfig().algorithm.check_processes(3)
-    with pytest.raises(NervecordError, match=r"--minibatch: is 4, 3 processes need at least 6"):
+    with pytest.raises(NervecordError, match=r"--minibatch: is 4, 3 processes .* 6"):
         TrainConfig.of(num_envs=33, minibatch=4).algorithm.check_processes(3)
-    with pytest.raises(NervecordError, match=r"need a GPU each.*--device cuda"):
+    with pytest.raises(NervecordError, match=r"GPU.*--device cuda"):
         group.device("cuda:0")
     if torch.cuda.device_count() < 3:
-        with pytest.raises(NervecordError, match="3 processes on this machine, torch sees"):
+        with pytest.raises(NervecordError, match=r"3 processes .*torch"):
             group.device("cuda")
     assert group.device("cpu") == "cpu"
     assert group.own(list(range(6))) == [2, 3]

@@ -103,7 +103,7 @@ def test_a_replay_of_other_steps_is_refused_and_refilled_where_none_was_kept(
 ) -> None:
     kept = train(small(tmp_path, n_step=3, keep_replay=True))
     before = (kept.folder / "config.json").read_bytes()
-    with pytest.raises(NervecordError, match=r"--n-step: is 1, and the replay in the checkpoint was made with 3"):
+    with pytest.raises(NervecordError, match=r"--n-step: is 1, .* 3\b"):
         resume(kept.folder, overrides={"steps": 2048, "n_step": 1})
     with pytest.raises(NervecordError, match=r"--priority-exponent: .*0.*0.4"):
         resume(kept.folder, overrides={"steps": 2048, "priority_exponent": 0.0})

@@ -118,9 +118,9 @@ def test_it_answers_where_it_was_moved_to(tmp_path: Path) -> None:
 def test_a_teacher_of_another_task_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "policy.onnx"
     exporters.rsl_rl(path)
-    with pytest.raises(NervecordError, match="takes 27 values, and the task gives 3"):
+    with pytest.raises(NervecordError, match=r"27 values, .* 3"):
         distill(path, name="student", **{**SMALL, "env": "Pendulum-v1", "out": str(tmp_path)})
-    with pytest.raises(NervecordError, match="knows no mirror image"):
+    with pytest.raises(NervecordError, match="mirror"):
         read_sources(config(path, env="Ant-v4", mirror=True))
 
 

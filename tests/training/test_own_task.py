@@ -65,12 +65,12 @@ def test_a_task_without_a_period_is_refused_before_it_is_trained(
 ) -> None:
     words = ["train", "--env", "own_task:Timeless-v0", *SHORT, "--out", str(tmp_path)]
     assert main(words) == 2
-    assert "the time between actions is unknown (give the environment an attribute dt" in capsys.readouterr().err
+    assert "attribute dt" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     # A network that no NIR file holds needs none; and what goes wrong in the task is not said to be ours.
     assert main([*words, "--policy", "ann"]) == 2
     log = capsys.readouterr().err
-    assert re.search(r"TypeError: unsupported operand .* \(in .*own_task.py, line \d+; --debug", log), log
+    assert re.search(r"TypeError: .* \(in .*own_task.py, line \d+; --debug", log), log
 
 
 def test_environments_made_in_python(policy: Path) -> None:
@@ -83,28 +83,28 @@ def test_environments_made_in_python(policy: Path) -> None:
         by_object = nervecord.run(session, make(), 3, 7)
         assert by_name.returns.tolist() == by_function.returns.tolist() == by_object.returns.tolist()
         assert by_function.environment == "make"
-        with pytest.raises(NervecordError, match="is one environment, and 2 run side by side"):
+        with pytest.raises(NervecordError, match=r"one .* 2 run"):
             nervecord.run(session, make(), 3, environments=2)
-        with pytest.raises(NervecordError, match="env: is a int"):
+        with pytest.raises(NervecordError, match=r"env: .*int"):
             nervecord.run(session, 3, 3)
         with pytest.raises(NervecordError, match=r"\(4,\).*takes 2"):
             nervecord.run(session, lambda: gymnasium.make("CartPole-v1"), 1)
 
 
 def test_spaces_that_do_not_fit_name_the_wrapper_that_helps() -> None:
-    with pytest.raises(NervecordError, match=r"own_task:DictPoint-v0: its observation space is Dict.*FlattenObs"):
+    with pytest.raises(NervecordError, match=r"own_task:DictPoint-v0: .*Dict.*FlattenObs"):
         make_simulator("own_task:DictPoint-v0", [0])
     flat = make_simulator("own_task:DictPoint-v0", [0, 1], wrappers=("FlattenObservation",))
     assert flat.observation_size == 2
     assert flat.reset().shape == (2, 2)
-    with pytest.raises(NervecordError, match="these are images"):
+    with pytest.raises(NervecordError, match="images"):
         make_simulator("own_task:ImagePoint-v0", [0])
     small = make_simulator("own_task:ImagePoint-v0", [0], wrappers=("FlattenObservation",))
     assert small.observation_size == 24 * 24 * 3
     if importlib.util.find_spec("cv2") is None:
-        with pytest.raises(MissingDependencyError, match=r"something that it needs, is not installed .*opencv"):
+        with pytest.raises(MissingDependencyError, match="opencv"):
             make_simulator("own_task:ImagePoint-v0", [0], wrappers=("ResizeObservation:4,4", "FlattenObservation"))
-    with pytest.raises(NervecordError, match=r"its actions have no limits.*--wrappers module:Class"):
+    with pytest.raises(NervecordError, match=r"FreePoint-v0: .*--wrappers module:Class"):
         make_simulator("own_task:FreePoint-v0", [0])
     limited = make_simulator("own_task:FreePoint-v0", [0], wrappers=("own_task:Limited",))
     assert limited.high.tolist() == [1.0]
@@ -146,12 +146,12 @@ def test_wrappers_travel_with_the_policy(
     assert main(["compare", program, program, *WRAPPED[:2]]) == 2
     assert "--wrappers FlattenObservation own_task:Limited" in capsys.readouterr().err
     assert main(["compare", policy, program, *WRAPPED[2:]]) == 2
-    assert "--wrappers: are around an environment (add --env ID)" in capsys.readouterr().err
+    assert re.search("--wrappers: .*--env ID", capsys.readouterr().err)
     assert main(["run", program, *WRAPPED, "--episodes", "1", "--video", str(tmp_path / "film.mp4")]) == 0
     assert (tmp_path / "film.mp4").stat().st_size > 1000
     capsys.readouterr()
     assert main(["inspect", program]) == 0
-    assert "within the wrappers FlattenObservation, own_task:Limited" in " ".join(capsys.readouterr().out.split())
+    assert "FlattenObservation, own_task:Limited" in " ".join(capsys.readouterr().out.split())
 
 
 def test_wrappers_that_are_missing_are_named(
@@ -178,7 +178,7 @@ def test_wrappers_that_are_missing_are_named(
     # A policy of an earlier version says nothing of wrappers; what its task gives says that one is missing.
     assert main(["run", str(policy), "--env", "own_task:DictPoint-v0", "--allow-other-env"]) == 2
     log = capsys.readouterr().err
-    assert "observations are Dict(" in log
+    assert "Dict(" in log
     assert "--wrappers FlattenObservation" in log
 
 
@@ -199,7 +199,7 @@ def test_training_says_how_a_policy_of_ones_own_task_is_run(policy: Path, capsys
 def test_a_contract_of_a_wrapped_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "contract.toml"
     assert main(["contract", *WRAPPED[:2]]) == 2
-    assert "observations are Dict('place'" in capsys.readouterr().err
+    assert "Dict('place'" in capsys.readouterr().err
     assert main(["contract", *WRAPPED, "-o", str(path)]) == 0
     assert read_contract(path).contract.wrappers == ("FlattenObservation", "own_task:Limited")
 
@@ -257,17 +257,17 @@ def test_a_module_in_the_working_directory_is_found_when_filming(policy: Path, t
 
 
 def test_names_that_are_not_there() -> None:
-    with pytest.raises(NervecordError, match="own_tusk:Point-v0: no module 'own_tusk' is found"):
+    with pytest.raises(NervecordError, match=r"own_tusk:Point-v0: .*'own_tusk'"):
         make_simulator("own_tusk:Point-v0", [0])
-    with pytest.raises(NervecordError, match="unknown Gymnasium task 'own_task:Pint-v0'"):
+    with pytest.raises(NervecordError, match="'own_task:Pint-v0'"):
         make_simulator("own_task:Pint-v0", [0])
     with pytest.raises(NervecordError, match=r"'FlatenObservation'.*'FlattenObservation'"):
         make_simulator("own_task:Point-v0", [0], wrappers=("FlatenObservation",))
-    with pytest.raises(NervecordError, match=r"unknown wrapper of module own_task 'Limitet'.*did you mean 'Limited'"):
+    with pytest.raises(NervecordError, match=r"own_task 'Limitet'.*'Limited'"):
         make_simulator("own_task:Point-v0", [0], wrappers=("own_task:Limitet",))
     with pytest.raises(NervecordError, match="own_task 'Wrap'"):
         make_simulator("own_task:Point-v0", [0], wrappers=("own_task:Wrap",))
-    with pytest.raises(NervecordError, match="around Gymnasium's environments, and --sim envpool has none"):
+    with pytest.raises(NervecordError, match="--sim envpool"):
         make_simulator("Ant-v4", [0], kind="envpool", wrappers=("FlattenObservation",))
 
 

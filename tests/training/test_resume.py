@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -134,7 +135,7 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     config = small(tmp_path, "once", steps=64, test_episodes=0)
     done = train(config)
     before = {path: path.read_bytes() for path in done.folder.rglob("*") if path.is_file()}
-    with pytest.raises(NervecordError, match=r"exists already.*--resume"):
+    with pytest.raises(NervecordError, match=r"exists .*--resume"):
         train(config)
     assert before == {path: path.read_bytes() for path in done.folder.rglob("*") if path.is_file()}
 
@@ -195,7 +196,7 @@ def test_checkpoints_do_not_end_episodes(tmp_path: Path) -> None:
 
 def test_exact_resume_that_sees_no_whole_episode_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(small(tmp_path, "short", test_episodes=0, validation_episodes=0, steps=640))
-    assert "here every 80 steps of an environment, and an episode has up to 1000" in caplog.text
+    assert re.search(" 80 steps .* 1000", caplog.text)
 
 
 def test_an_interrupt_keeps_what_there_is(tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_an_interrupt_keeps_what_there_is(tmp_path: Path) -> None:
         train(config, progress=look)
     (step,) = checkpoint.steps_in(tmp_path / "told" / "checkpoints")
     assert rows(tmp_path / "told")[-1]["step"] == step < config.total_steps
-    assert f"continues from step {step:,}" in str(caught.value)
+    assert f"step {step:,}" in str(caught.value)
 
 
 @pytest.mark.slow
@@ -275,7 +276,7 @@ def test_of_two_processes_that_resume_a_run_the_second_is_refused(tmp_path: Path
         first.kill()
         first.wait()
     assert second.returncode == 2
-    assert f"{tmp_path / 'run'}: is being trained by another process" in second.stderr
+    assert f"{tmp_path / 'run'}: is being trained" in second.stderr
     steps = [json.loads(line)["step"] for line in metrics.read_bytes().split(b"\n")[:-1]]
     assert steps == list(range(64, 64 * len(steps) + 1, 64))
 
@@ -331,7 +332,7 @@ def test_a_lock_that_cannot_be_made_is_refused(place: str, tmp_path: Path) -> No
     else:
         (tmp_path / place).mkdir()
         (tmp_path / place / LOCK).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(NervecordError, match=r"\.lock: cannot be locked: .* keeps locks"), lock(tmp_path / place):
+    with pytest.raises(NervecordError, match=r"\.lock: .* keeps locks"), lock(tmp_path / place):
         pass
     assert not (tmp_path / "elsewhere").exists()
 
@@ -386,10 +387,10 @@ def test_mujocos_log_goes_to_the_run_folder(tmp_path: Path, monkeypatch: pytest.
         Path("MUJOCO_LOG.TXT").write_text("WARNING: Nan in QACC")
     assert not Path("MUJOCO_LOG.TXT").exists()
     assert (tmp_path / "run" / "mujoco.log").read_text() == "WARNING: Nan in QACC"
-    Path("MUJOCO_LOG.TXT").write_text("the user's")
+    Path("MUJOCO_LOG.TXT").write_text("mine")
     with mujoco_log() as folders:
         folders.append(tmp_path / "run")
-    assert Path("MUJOCO_LOG.TXT").read_text() == "the user's"
+    assert Path("MUJOCO_LOG.TXT").read_text() == "mine"
 
 
 @pytest.mark.long
@@ -419,5 +420,5 @@ def test_a_disk_that_is_full_is_said_as_it_is(tmp_path: Path, monkeypatch: pytes
         monkeypatch.context() as patch,
     ):
         patch.setattr(metrics, "_file", full)
-        with pytest.raises(NervecordError, match=r"metrics\.jsonl: .*No space left on device"):
+        with pytest.raises(NervecordError, match=r"metrics\.jsonl: .*space left"):
             metrics.write({"step": 1})

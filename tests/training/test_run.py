@@ -107,7 +107,7 @@ def test_a_spiking_policy_learns_to_balance(tmp_path: Path, changes: dict[str, A
 
 
 def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NervecordError, match=r"diverged: the \w+ loss is nan in the update after step") as caught:
+    with pytest.raises(NervecordError, match=r"diverged: .* loss .*\bnan\b") as caught:
         train(small(tmp_path, lr=1e30, grad_norm=0.0))
     assert "lower --lr" in str(caught.value.hint)
 
@@ -135,7 +135,7 @@ def test_git_state_in_and_outside_a_repository(tmp_path: Path) -> None:
 
 def test_without_tensorboard_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(MissingDependencyError, match=r"TensorBoard is not installed.*--no-tensorboard"):
+    with pytest.raises(MissingDependencyError, match=r"TensorBoard .*--no-tensorboard"):
         Metrics(tmp_path, step=0, tensorboard=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -195,5 +195,5 @@ def test_evaluation_reports_its_uncertainty() -> None:
 
 def test_checkpoint_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     torch.save({"format": 99}, tmp_path / "step-000000000001.pt")
-    with pytest.raises(NervecordError, match="has format 99, this version reads 2"):
+    with pytest.raises(NervecordError, match=r"\b99, .* 2\b"):
         checkpoint.load(tmp_path)

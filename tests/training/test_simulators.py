@@ -95,7 +95,7 @@ def test_ant_is_the_same_task_in_both() -> None:
 def test_unknown_and_unfit_tasks_are_refused(kind: str) -> None:
     with pytest.raises(NervecordError, match=r"'Ant-v44'.*'Ant-v4'"):
         make_simulator("Ant-v44", [0], kind=kind)
-    with pytest.raises(NervecordError, match=r"FrozenLake-v1: its observation space is .*a flat Box is needed"):
+    with pytest.raises(NervecordError, match=r"FrozenLake-v1: .*observation.*\bBox\b"):
         make_simulator("FrozenLake-v1", [0], kind=kind)
 
 
@@ -121,7 +121,7 @@ def test_spaces_that_cannot_be_trained() -> None:
     assert limits("Toy-v0", flat, Discrete(4))[3] == 4
     with pytest.raises(NervecordError, match="from 1, 0 "):
         limits("Toy-v0", flat, Discrete(4, start=1))
-    with pytest.raises(NervecordError, match=r"its action space is MultiDiscrete.* a flat Box or Discrete is needed"):
+    with pytest.raises(NervecordError, match=r"action .*MultiDiscrete.* Box or Discrete"):
         limits("Toy-v0", flat, MultiDiscrete([2, 3]))
     with pytest.raises(NervecordError, match="--wrappers"):
         limits("Toy-v0", flat, Box(-np.inf, np.inf, (2,)))
@@ -144,5 +144,5 @@ def test_closing_ends_envpools_threads() -> None:
 def test_auto_takes_envpool_where_it_knows_the_task() -> None:
     assert resolve_kind("Ant-v4") == "envpool"
     assert resolve_kind("NoSuchTask-v0") == "gymnasium"
-    with pytest.raises(NervecordError, match=r"unknown simulator 'isaac'.*auto, envpool, gymnasium"):
+    with pytest.raises(NervecordError, match=r"'isaac'.*auto, envpool, gymnasium"):
         make_simulator("Ant-v4", [0], kind="isaac")

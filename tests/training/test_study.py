@@ -88,25 +88,25 @@ def test_a_search_draws_the_same_whenever_it_is_read_and_more_keep_the_first(tmp
         ("", "neither .grid."),
         ("[grids]\nlr = [1]", "'grids'.*'grid'"),
         ("[grid]\nslop = [1]", "'slop'.*'slope'"),
-        ("[grid]\nneuron = [64]\ndepth = [1]", "depth stands without neurons"),
-        ("[grid]\nneurons = [64]\ndepth = [0]", "depth holds 0, whole numbers from 1"),
-        ("[grid]\nneurons = [64]\ndepth = [1]\nlayers = [[1]]", "both layers and depth"),
+        ("[grid]\nneuron = [64]\ndepth = [1]", "depth .*neurons"),
+        ("[grid]\nneurons = [64]\ndepth = [0]", "depth .* 0,.* 1"),
+        ("[grid]\nneurons = [64]\ndepth = [1]\nlayers = [[1]]", "layers .*depth"),
         ("[grid]\nlayers = [64, 128]", "list of lists is needed"),
-        ("[grid]\nseed = [1]", "seed cannot be set here.*seeds"),
+        ("[grid]\nseed = [1]", r"\bseed .*\bseeds\b"),
         ("[grid]\nname = ['x']", r"\bname\b"),
-        ("[grid]\nseeds = [0, 0]", "seeds holds 0 twice"),
-        ("[grid]\nseeds = [-1]", "seeds holds -1"),
-        ("[grid]\nlr = []", "lr is an empty list"),
+        ("[grid]\nseeds = [0, 0]", "seeds .*0 twice"),
+        ("[grid]\nseeds = [-1]", "seeds .*-1"),
+        ("[grid]\nlr = []", "lr .*empty"),
         ("[grid]\ntest_episodes = [0]", "test_episodes is 0"),
-        ("[also]\nlr = [1]", r"\[also\]: expected array, got object"),
-        ("also = [1]", "is no TOML|name is ''|unknown field|expected object"),
-        ("[grid]\nlr = [1\n", "is no TOML"),
+        ("[also]\nlr = [1]", r"\[also\]: .*object"),
+        ("also = [1]", r"study\.toml"),
+        ("[grid]\nlr = [1\n", "TOML"),
         ("[[search]]\nlr = [1]", "samples .*0,.*from 1"),
-        ("[[search]]\nsamples = 2", "names no field"),
+        ("[[search]]\nsamples = 2", "no field"),
         ("[[search]]\nsamples = 2\nlr = 3", "lr .*3,.*log = "),
-        ("[[search]]\nsamples = 2\nlr = { log = [0, 1] }", "no range"),
+        ("[[search]]\nsamples = 2\nlr = { log = [0, 1] }", "lr .*0, 1"),
         ("[[search]]\nsamples = 2\nlearning = [1]", "'learning'"),
-        ("[grid]\npolicy = ['snn', 'rnn']", "unknown policy 'rnn'"),
+        ("[grid]\npolicy = ['snn', 'rnn']", "'rnn'.*ann, snn"),
         ("[grid]\nminibatch = [65]", "4 environments"),
     ],
 )
@@ -126,15 +126,15 @@ def test_an_impossible_combination_is_named(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[base]\nlr = 1", "'name'"),
-        ("[study]\nname = 'a/b'", "name is 'a/b'"),
+        ("[study]\nname = 'a/b'", "name .*'a/b'"),
         ("[study]\nname = 'x'\nouts = 'y'", "'outs'"),
-        ("[study]\nname = 'x'\nout = 3", "out: expected str, got int"),
-        ("[study]\nname = 'x'\nnotes = 3", "notes: expected str, got int"),
-        ("[study]\nname = 'x'\n[base]\nstep = 3", "unknown field 'step'.*did you mean 'steps'"),
+        ("[study]\nname = 'x'\nout = 3", r"\bout: .*int"),
+        ("[study]\nname = 'x'\nnotes = 3", r"\bnotes: .*int"),
+        ("[study]\nname = 'x'\n[base]\nstep = 3", "'step'.*'steps'"),
         ("[study]\nname = 'x'\n[base]\nseed = 3", r"\bseed\b"),
         ("[study]\nname = 'x'\n[base]\ntest_episodes = 0", "test_episodes is 0"),
-        ("[study]\nname = 'x'\n[base]\nlayers = [[32]]", r"layers is \[\[32\]\].*write \[32\]"),
-        ("study = 1", "expected object, got int"),
+        ("[study]\nname = 'x'\n[base]\nlayers = [[32]]", r"layers .*\[\[32\]\].* \[32\]"),
+        ("study = 1", r"\bstudy\b.*object.*int"),
     ],
 )
 def test_refusals_of_study_and_base(tmp_path: Path, text: str, message: str) -> None:
@@ -167,12 +167,12 @@ def test_folders_of_another_study_are_refused(tmp_path: Path) -> None:
     study.check_folders()
     (run,) = study.runs
     run.folder.mkdir(parents=True)
-    with pytest.raises(NervecordError, match="snn-256-slope-2-seed0 is no run folder"):
+    with pytest.raises(NervecordError, match=r"snn-256-slope-2-seed0 .*folder"):
         study.check_folders()
     (run.folder / "config.json").write_text(run.config.to_json().replace('"sim": "auto"', '"sim": "envpool"'))
     study.check_folders()
     write_study(tmp_path, "[grid]\nslope = [2]\nseeds = [0]", base="steps = 1024\nthreads = 2")
-    with pytest.raises(NervecordError, match="snn-256-slope-2-seed0 has steps 512, not 1024"):
+    with pytest.raises(NervecordError, match=r"snn-256-slope-2-seed0 .*steps 512,.*1024"):
         read_study(tmp_path / "study.toml").check_folders()
 
 
@@ -246,7 +246,7 @@ def test_a_rule_sees_what_those_before_it_have_set_and_the_fields_of_the_algorit
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("[where]\ndepth = 2", r"\[where\]: expected array, got object"),
+        ("[where]\ndepth = 2", r"\[where\]: .*array"),
         ("[[where]]\ndepth = 2", "sets nothing"),
         ("[[where]]\nset = { lr = 1e-4 }", "holds everywhere"),
         ("[[where]]\ndeth = 2\nset = { lr = 1e-4 }", "'deth'.*depth"),
@@ -256,7 +256,7 @@ def test_a_rule_sees_what_those_before_it_have_set_and_the_fields_of_the_algorit
         ("[[where]]\ndepth = 3\nset = { lr = 1e-4 }", "changes no run"),
         ("[[where]]\ndepth = true\nset = { lr = 1e-4 }", r"\[\[where\]\] number 1: "),
         ('[[where]]\ndepth = 2\nset = { policy = "ann" }', r"\[\[where\]\] number 1: "),
-        ("[[where]]\ndepth = 2\nset = { lr = -1 }", "--lr: expected float > 0.0, got -1"),
+        ("[[where]]\ndepth = 2\nset = { lr = -1 }", "--lr: .*> 0.0,.*-1"),
         ("[[where]]\ndepth = 2\nset = { smoothness = 0.5 }", r"(?s)--smoothness.*\[\[where\]\] number 1"),
         ('[[also]]\nname = "odd"\nlayers = 8\n[[where]]\ndepth = 1\nset = { lr = 1e-4 }', "layers"),
     ],
@@ -274,12 +274,9 @@ HUNDRED = [k / 1000 for k in range(1, 101)]
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (HEAD + "[grid]\ndepth = [1000000000]\nneurons = [8]", "depth holds 1e[+]09, at most 1000 layers"),
+        (HEAD + "[grid]\ndepth = [1000000000]\nneurons = [8]", "depth .*1e[+]09,.* 1000 "),
         (HEAD + f"[grid]\ndepth = [{'9' * 400}]\nneurons = [8]", "depth .*9999"),
-        (
-            HEAD + f"[grid]\ndepth = {list(range(1, 1001))}\nneurons = {list(range(1, 9001))}",
-            "asks for 9,000,000 runs, at most 10,000",
-        ),
+        (HEAD + f"[grid]\ndepth = {list(range(1, 1001))}\nneurons = {list(range(1, 9001))}", "9,000,000 .*10,000"),
         (HEAD + f"[grid]\nlr = [{MANY}]", "lr .*39,999.*10,000"),
         (
             HEAD + "[grid]\n" + "".join(f"{name} = {HUNDRED}\n" for name in ("gamma", "lr", "clip", "entropy")),
@@ -287,13 +284,13 @@ HUNDRED = [k / 1000 for k in range(1, 101)]
         ),
         (HEAD + "[grid]\nlr = [1e-3]\n" + "[[where]]\nlr = 1e-3\nset = { clip = 0.1 }\n" * 501, "length <= 500"),
         (HEAD + '[[search]]\nname = "x"\nsamples = 1000000000\nlr = { log = [1e-4, 1e-2] }', "3,000,000,000 runs"),
-        (HEAD + f'[[search]]\nname = "x"\nsamples = 2\nlr = {{ uniform = [0, {"9" * 400}] }}', "no range"),
-        (HEAD + '[[search]]\nname = "x"\nsamples = 2\nepochs = { uniform = [1, 1e99] }', "--epochs: expected int <= 1"),
+        (HEAD + f'[[search]]\nname = "x"\nsamples = 2\nlr = {{ uniform = [0, {"9" * 400}] }}', "lr .*9999"),
+        (HEAD + '[[search]]\nname = "x"\nsamples = 2\nepochs = { uniform = [1, 1e99] }', "--epochs: .*<= 1"),
         (HEAD + f"[grid]\nlr = [{'9' * 400}]", "--lr:"),
-        (HEAD + f"steps = {'9' * 400}\n[grid]\nlr = [1e-3]", "--steps: expected int <= 1000000000000000000"),
-        (HEAD + f"[grid]\nlr = [1e-3]\nseeds = [{'9' * 400}]", "seeds holds 9999"),
-        (HEAD + "[grid]\nnum_envs = [99999999999]", "--num-envs: expected int <= 1048576"),
-        (HEAD + "[grid]\nlayers = [[99999999999]]", r"--layers: \[0\]: expected int <= 1048576"),
+        (HEAD + f"steps = {'9' * 400}\n[grid]\nlr = [1e-3]", "--steps: .*<= 1000000000000000000"),
+        (HEAD + f"[grid]\nlr = [1e-3]\nseeds = [{'9' * 400}]", "seeds .*9999"),
+        (HEAD + "[grid]\nnum_envs = [99999999999]", "--num-envs: .*<= 1048576"),
+        (HEAD + "[grid]\nlayers = [[99999999999]]", r"--layers: \[0\]: .*<= 1048576"),
         (HEAD.replace('"s"', '"s"\nout = "\\u001b[2Jruns"') + "[grid]\nlr = [1e-3]", r"\\x1b"),
         (HEAD.replace('"s"', '"s"\nnotes = "a\\nb\\u0085"') + "[grid]\nlr = [1e-3]", None),
     ],

@@ -243,7 +243,7 @@ def test_a_simulator_that_is_missing_is_no_defect_of_ours(tmp_path: Path) -> Non
 
     gymnasium.register("NeedsBox2D-v0", entry_point=missing)
     try:
-        with pytest.raises(MissingDependencyError, match=r"NeedsBox2D-v0: its simulator, .* is not installed .*box2d"):
+        with pytest.raises(MissingDependencyError, match=r"NeedsBox2D-v0: .*box2d"):
             train(TrainConfig.of(env="NeedsBox2D-v0", steps=64, out=str(tmp_path), name="lander"))
     finally:
         del gymnasium.registry["NeedsBox2D-v0"]

@@ -64,7 +64,7 @@ def test_what_torch_cannot_compile_is_said_before_anything_is_trained(
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
 
     monkeypatch.setattr(TD7Agent, "compile", fail)
-    with pytest.raises(NervecordError, match=r"--torch-compile: torch cannot compile here: .*No working"):
+    with pytest.raises(NervecordError, match=r"--torch-compile: .*No working"):
         train(small(tmp_path, torch_compile=True))
     assert not (tmp_path / "td7").exists()
 
@@ -265,9 +265,7 @@ def group_of_one() -> Any:
 
 
 def test_what_it_cannot_learn_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        NervecordError, match="--algorithm td7: has values for actions, and CartPole-v1 lets choose"
-    ) as caught:
+    with pytest.raises(NervecordError, match=r"--algorithm td7: .*CartPole-v1") as caught:
         train(small(tmp_path, env="CartPole-v1"))
     assert caught.value.hint == "train it with ppo"
     with pytest.raises(NervecordError, match=r"--layers: .*--algorithm td7"):

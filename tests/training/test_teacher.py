@@ -105,11 +105,11 @@ def test_what_a_function_may_not_do(tmp_path: Path) -> None:
     def config(teacher: str) -> TrainConfig:
         return learning(tmp_path, teacher)  # type: ignore[arg-type]
 
-    with pytest.raises(NervecordError, match=f"{__name__} has no function nothing"):
+    with pytest.raises(NervecordError, match=f"{__name__} .* nothing"):
         read_sources(config(f"{__name__}:nothing"))
     with pytest.raises(NervecordError, match="'no_such_module'"):
         read_sources(config("no_such_module:act"))
-    with pytest.raises(NervecordError, match="cannot be called with observations alone: missing"):
+    with pytest.raises(NervecordError, match="observations alone: missing"):
         read_sources(config(f"{__name__}:Controller.act"))
     low, high = torch.tensor([-3.0]), torch.tensor([3.0])
     for function, message in (
@@ -313,7 +313,7 @@ def test_ppo_stays_near_its_teacher(tmp_path: Path) -> None:
     again = resume(result.folder, overrides={"steps": 1280})
     assert rows(again.folder)[-1]["reference_kl"] > 0
     assert "reference_kl" not in rows(train(small(tmp_path, "plain")).folder)[-1]
-    with pytest.raises(NervecordError, match="--reference-weight: has no meaning without --reference"):
+    with pytest.raises(NervecordError, match=r"--reference-weight: .*--reference"):
         small(tmp_path, "none", reference_weight=2.0)
 
 

@@ -90,14 +90,14 @@ def test_of_a_study_the_shape_with_the_highest_mean_return(tmp_path: Path) -> No
 
 
 def test_what_holds_no_shape_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NervecordError, match="holds neither a run nor a study with finished runs of policy snn"):
+    with pytest.raises(NervecordError, match=r"neither .*snn"):
         read_topology(tmp_path)
     write_run(tmp_path / "study" / "one", None)
     with pytest.raises(NervecordError, match="study"):
         read_topology(tmp_path / "study")
     write_run(tmp_path / "study" / "two", 1.0)
     write_run(tmp_path / "study" / "three", 2.0, env="Ant-v4", sim="auto")
-    with pytest.raises(NervecordError, match=r"runs of several tasks \(Ant, Ant-v4\)"):
+    with pytest.raises(NervecordError, match=r"\(Ant, Ant-v4\)"):
         read_topology(tmp_path / "study")
     (tmp_path / "study" / "two" / "result.json").write_text("{}")
     with pytest.raises(FileFormatError, match=r"result\.json"):

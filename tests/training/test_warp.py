@@ -287,7 +287,7 @@ def test_training_and_resuming(tmp_path: Path) -> None:
 
 
 def test_other_tasks_are_refused() -> None:
-    with pytest.raises(NervecordError, match=r"Ant-v5 is no task of the simulator warp, which has Ant-v4 alone"):
+    with pytest.raises(NervecordError, match=r"Ant-v5 .*warp, .*Ant-v4"):
         make_simulator("Ant-v5", [0], kind="warp")
 
 
@@ -299,7 +299,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, absent: str) 
         return "3.17.0"
 
     monkeypatch.setattr("nervecord.training.simulators.warp_versions.metadata.version", version)
-    with pytest.raises(MissingDependencyError, match=rf"--sim warp: {absent} is not installed") as caught:
+    with pytest.raises(MissingDependencyError, match=rf"--sim warp: {absent} ") as caught:
         make_simulator("Ant-v4", [0], kind="warp")
     assert "[train,warp]" in (caught.value.hint or "")
 
@@ -307,16 +307,14 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, absent: str) 
 def test_mujoco_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"mujoco": "3.17.0", "mujoco-warp": "3.16.0", "warp-lang": "1.19.0"}
     monkeypatch.setattr("nervecord.training.simulators.warp_versions.metadata.version", versions.__getitem__)
-    with pytest.raises(
-        NervecordError, match=r"MuJoCo Warp 3\.16\.0 is not of the version of MuJoCo, 3\.17\.0"
-    ) as caught:
+    with pytest.raises(NervecordError, match=r"MuJoCo Warp 3\.16\.0 .*MuJoCo, 3\.17\.0") as caught:
         make_simulator("Ant-v4", [0], kind="warp")
     assert caught.value.hint == "pip install mujoco-warp==3.17.0"
 
 
 @needs_warp
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(NervecordError, match=r"--device: Warp cannot use 'cuda:77' here") as caught:
+    with pytest.raises(NervecordError, match=r"--device: .*'cuda:77'") as caught:
         make_simulator("Ant-v4", [0], kind="warp", device="cuda:77")
     assert "cpu" in (caught.value.hint or "")
 
@@ -328,5 +326,5 @@ def test_an_unknown_contact_function_is_refused(monkeypatch: pytest.MonkeyPatch)
     contact.use_mujoco_frame()
     assert contact.collision_primitive.plane_capsule is contact.plane_capsule
     monkeypatch.setattr(contact.collision_primitive, "plane_capsule", contact.plane_sphere)
-    with pytest.raises(NervecordError, match=r"is not the one of version 3\.17\.0"):
+    with pytest.raises(NervecordError, match=r"version 3\.17\.0"):
         contact.use_mujoco_frame()
