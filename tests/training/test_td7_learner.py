@@ -267,7 +267,7 @@ def group_of_one() -> Any:
 def test_what_it_cannot_learn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NervecordError, match=r"--algorithm td7: .*CartPole-v1") as caught:
         train(small(tmp_path, env="CartPole-v1"))
-    assert caught.value.hint == "train it with ppo"
+    assert caught.value.hint == "train it with ppo or distill"
     with pytest.raises(NervecordError, match=r"--layers: .*--algorithm td7"):
         small(tmp_path, layers=(8,))
 
