@@ -8,7 +8,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nervecord.compiler.check.rules import GRAPH, Case, Hit, Look, above, breaking, cited, decays, threshold, whole
+from nervecord.compiler.check.rules import (
+    GRAPH,
+    Case,
+    Hit,
+    Look,
+    above,
+    breaking,
+    cited,
+    decay_step,
+    decays,
+    threshold,
+    whole,
+)
 from nervecord.compiler.lower.entries import TOO_LARGE, coarsest
 from nervecord.compiler.ops import Array, IntegerSpike, Level, Mantissas, Neuron
 from nervecord.compiler.target.implied import computes, integers
@@ -232,8 +244,8 @@ def configurations(case: Case) -> Iterator[Hit]:
 
 
 def _on_grid(case: Case, values: Array) -> Array:
-    bits = case.spec.limits.decay_bits.value
-    return values if bits is None or math.isinf(bits) else np.rint(values * 2.0 ** float(bits))
+    step = decay_step(case)
+    return np.rint(values / step) if step else values
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -266,7 +278,7 @@ def weight_resolution(case: Case) -> Iterator[Hit]:
 
 
 def decay_resolution(case: Case) -> Iterator[Hit]:
-    bits, kind = case.spec.limits.decay_bits, case.spec.behaviour.decays
+    bits, kind, step = case.spec.limits.decay_bits, case.spec.behaviour.decays, decay_step(case)
     for name, op in case.neurons():
         for parameter, decay in decays(op, case.graph.dt).items():
             lost = 1 - decay[decay < 1]
@@ -275,9 +287,8 @@ def decay_resolution(case: Case) -> Iterator[Hit]:
             if kind.value == "shift":
                 # The nearest 2^-k; a decay of 0 is k = 0.
                 nearest, fact, form = 2.0 ** np.rint(np.log2(lost)), kind, "1 - 2^-k"
-            elif bits.value is not None and math.isfinite(bits.value):
-                step = 2.0 ** -float(bits.value)
-                nearest, fact, form = np.rint(lost / step) * step, bits, f"{int(bits.value)} bits"  # type: ignore[assignment]
+            elif step:
+                nearest, fact, form = np.rint(lost / step) * step, bits, f"{whole(bits.value or 0)} bits"  # type: ignore[assignment]
             else:
                 continue
             error = np.abs(nearest - lost) / lost

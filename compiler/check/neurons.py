@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +12,7 @@ from nervecord.compiler.check.rules import (
     Hit,
     breaking,
     cited,
+    decay_step,
     decays,
     float_spike,
     leak,
@@ -231,8 +231,7 @@ def population_parameters(case: Case) -> Iterator[Hit]:
 
 def _parameters(case: Case, op: Op) -> Iterator[tuple[str, Array, float]]:
     """(name, values, largest difference that does not matter) of what may have to be equal in a population."""
-    bits = case.spec.limits.decay_bits.value
-    grid = 0.0 if bits is None or math.isinf(bits) else 2.0 ** -float(bits)
+    grid = decay_step(case)
     if isinstance(op, Neuron):
         decay_of = decays(op, case.graph.dt)
         for name, values in decay_of.items():

@@ -267,6 +267,10 @@ def whole(value: float) -> float | int:
 # What neurons are made of, at the float levels
 
 
+FINEST_BITS = 1000
+"""Of a decay: a grid of more bits rounds no float that is one, and its step is too small for a float."""
+
+
 def decays(op: Neuron, dt: float | None) -> dict[str, Array]:
     """Decay factors per step: "decay", "current decay"; empty where it has none or dt is missing.
 
@@ -279,6 +283,12 @@ def decays(op: Neuron, dt: float | None) -> dict[str, Array]:
         elif isinstance(part, (ContinuousMembrane, ContinuousSynapse)) and part.tau is not None and dt is not None:
             factors[name] = np.clip(1 - dt / part.tau, 0, 1)
     return factors
+
+
+def decay_step(case: Case) -> float:
+    """Between two decays that the chip tells apart; 0 where no decay is rounded, or nobody knows how."""
+    bits = case.spec.limits.decay_bits.value
+    return 0.0 if bits is None or bits > FINEST_BITS else 2.0 ** -float(bits)
 
 
 def time_constants(op: Neuron) -> dict[str, Array]:

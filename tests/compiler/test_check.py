@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -370,6 +371,15 @@ def test_findings_speak_in_the_makers_names() -> None:
 def test_thresholds_that_differ_by_rounding_only_are_one() -> None:
     graph = net(affine(), lif(threshold=np.array([1.0, 1.0 + 1e-12]), decay=np.array([0.5, 0.5001])))
     assert "population-parameters" not in {f.code for f in findings_of(graph, LAVA)}
+
+
+@pytest.mark.parametrize("bits", [10, 53, 1000, 1001, 1100, 10**6, math.inf])
+def test_decays_of_any_number_of_bits_are_told_apart(bits: float) -> None:
+    """A step of 2^-bits is no float for many of them."""
+    graph = net(affine(), lif(decay=np.array([0.5, 0.501])))
+    findings = {f.code: f for f in findings_of(graph, chip(decay_bits=bits, decays_per_core=1))}
+    assert (findings["configurations"].value, findings["configurations"].limit) == (2, 1)
+    assert "decay-resolution" not in findings
 
 
 def test_equally_long_paths_are_balanced() -> None:
