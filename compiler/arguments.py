@@ -169,7 +169,7 @@ OURS = {
     "Program": "compiler.files.program",
     "Result": "runtime.result",
     "RealTime": "runtime.realtime",
-    "TrainConfig": "training.config",
+    "TrainConfig": "training.settings.config",
     "Contract": "compiler.graph.contract",
     "TargetSpec": "compiler.target.protocol",
     "Study": "training.sweeps.study",

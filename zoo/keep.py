@@ -83,7 +83,7 @@ def _keep_checkpoint(run: Path, target: Path, *, networks_only: bool) -> None:
     content["config"]["run"]["out"] = "runs"
     config = TrainConfig.from_dict(content["config"])
     has_network = Asset.NETWORK in config.algorithm.assets
-    if networks_only and has_network:
+    if networks_only and (has_network or "td7" not in content["learner"]):
         step = content.pop("step")
         checkpoint.save(kept, step, checkpoint.networks_only(content), best=None, keep=1)
         return

@@ -24,6 +24,10 @@ LENGTH = 1000
 falls end."""
 
 
+NAMES = {"ppo": "PPO", "distill": "distillation", "finetune": "fine-tuning"}
+"""What the pictures call algorithms; others by their name in capitals."""
+
+
 def read(folder: Path) -> TrainConfig:
     """The configuration of a stage."""
     path = folder / "config.json"
@@ -39,7 +43,7 @@ def label(folder: Path, number: int) -> str:
     """What a stage was."""
     config = read(folder)
     policy = "spiking" if config.network.policy == "snn" else "without spikes"
-    return f"{number}. {policy}, {config.algorithm.name}"
+    return f"{number}. {policy}, {NAMES.get(config.algorithm.name, config.algorithm.name.upper())}"
 
 
 def trained_rows(folder: Path, number: int) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from policies import random_policy
 
 import nervecord
-from nervecord.compiler.arguments import front
+from nervecord.compiler.arguments import OURS, front
 from nervecord.compiler.graph.policy import Policy
 from nervecord.errors import NervecordError
 
@@ -28,6 +29,22 @@ JUNK: tuple[Any, ...] = (object(), 3.5, [], [1, [2, 3]], {}, b"x", 5, True, None
 @pytest.fixture(scope="module")
 def policy() -> Policy:
     return random_policy(0, sizes=(3, 4, 2))
+
+
+@pytest.mark.parametrize("name", [name for name, module in OURS.items() if module])
+def test_a_class_that_annotations_name_is_where_the_front_looks_for_it(name: str) -> None:
+    assert isinstance(getattr(importlib.import_module(f"nervecord.{OURS[name]}"), name), type)
+
+
+def test_training_takes_its_configuration_and_nothing_else() -> None:
+    pytest.importorskip("torch")
+
+    def train(config: TrainConfig) -> str:  # type: ignore[name-defined]  # noqa: F821 - as `nervecord.train` names it
+        return config.run.name
+
+    assert front(train)(nervecord.TrainConfig.of(name="carts")) == "carts"
+    with pytest.raises(NervecordError, match="config: is a dict"):
+        front(train)({"name": "carts"})
 
 
 def required(function: Callable[..., Any]) -> list[str]:

@@ -182,6 +182,9 @@ def test_what_a_verb_takes_as_its_argument_is_never_called_a_flag() -> None:
             with pytest.raises(NervecordError, match="is empty") as refusal:
                 TrainConfig.of(algorithm=kind.name)
             assert refusal.value.where == kind.positional
+    with pytest.raises(NervecordError, match="--algorithm ppo, only with distill") as refusal:
+        TrainConfig.of(algorithm="ppo", teacher="runs/teacher")
+    assert refusal.value.where == "teacher"
     assert {kind.positional for kind in ALGORITHMS.values()} == {"", "teacher"}
 
 

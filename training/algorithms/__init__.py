@@ -40,8 +40,9 @@ def holders(assets: frozenset[Asset]) -> list[str]:
 def starts_from(assets: frozenset[Asset]) -> list[str]:
     """How a training is told to start from a run that holds these assets: words of the command line."""
     able = [(kind, source) for kind in ALGORITHMS.values() for source in kind.sources if source.assets <= assets]
-    words = [
-        f"nervecord {kind.verb} RUN" if source.field == kind.positional else f"{flag_name(source.field)} RUN"
-        for kind, source in able
-    ]
+    words = []
+    for kind, source in able:
+        run = "RUN" if source.field == kind.positional else f"{flag_name(source.field)} RUN"
+        algorithm = "" if kind is of_verb(kind.verb)[0] else f"--algorithm {kind.name} "
+        words.append(f"nervecord {kind.verb} {algorithm}{run}")
     return list(dict.fromkeys(words))

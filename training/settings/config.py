@@ -274,10 +274,11 @@ def marked(mark: str) -> frozenset[str]:
 
 
 def _no_field(name: str, kind: type[Algorithm], where: str) -> NervecordError:
-    others = [other.name for other in ALGORITHMS.values() if name in _names(other)]
+    others = [other for other in ALGORITHMS.values() if name in _names(other)]
     if others:
+        names = " and ".join(other.name for other in others)
         return NervecordError(
-            f"has no meaning with --algorithm {kind.name}, only with {' and '.join(others)}", where=flag_name(name)
+            f"has no meaning with --algorithm {kind.name}, only with {names}", where=others[0].spelled(name)
         )
     return unknown_name("field", name, [f.name for f in _all_fields(kind)], where=where)
 

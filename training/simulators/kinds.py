@@ -23,8 +23,8 @@ class SimulatorKind:
         is_shared: whether a process has one simulation alone, which a validation takes over.
         saves: "always", "some" (it depends on the task) or "never": what of a run resumes in the same episodes.
         can_cut: whether it ends single episodes.
-        auto: function "module:name" that says of a task whether `AUTO` takes this simulator; `AUTO` asks in the order
-            of `KINDS`, and only where what it needs is installed. Empty: it never does.
+        auto: function "module:name" that says of a task whether `AUTO` takes this simulator, which includes whether
+            what it needs is installed; `AUTO` asks in the order of `KINDS`. Empty: it never does.
         packages: distributions, whose versions a run folder records.
         extra: of the installation that brings them. title: what documents call it.
         check: function "module:name" that refuses what cannot work here, before the class is imported.
