@@ -140,6 +140,24 @@ def test_without_tensorboard_it_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's thread
+def test_events_that_cannot_be_written_are_an_error_of_the_disk(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+
+    def write_without_folder() -> None:
+        folder = tmp_path / "run"
+        folder.mkdir()
+        with Metrics(folder, step=0, tensorboard=True) as metrics:
+            shutil.rmtree(folder)
+            for step in range(100):  # TensorBoard writes in a thread, and tells of it at a later call
+                metrics.write({"step": step, "loss": 1.0})
+                metrics.sync()
+
+    with pytest.raises(NervecordError, match="run: TensorBoard's events: cannot be written") as refusal:
+        write_without_folder()
+    assert "--no-tensorboard" in str(refusal.value.hint)
+
+
 def test_metrics_that_ran_ahead_are_cut_back(tmp_path: Path) -> None:
     with Metrics(tmp_path, step=0, tensorboard=False) as metrics:
         for step in (1, 2, 3):

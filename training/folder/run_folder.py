@@ -273,7 +273,20 @@ class Metrics:
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
         self._events: Any = None
         if tensorboard:
-            self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+            with self._events_written():
+                self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    @contextlib.contextmanager
+    def _events_written(self) -> Iterator[None]:
+        """A part that writes events: TensorBoard tells of what its thread could not write at one of the next calls."""
+        try:
+            yield
+        except OSError as error:
+            raise NervecordError(
+                f"cannot be written: {error.strerror}",
+                where=f"{self.path.parent}: TensorBoard's events",
+                hint="make room, or train with --no-tensorboard",
+            ) from error
 
     def _cut(self, step: int) -> None:
         if not self.path.exists():
@@ -293,9 +306,10 @@ class Metrics:
         except OSError as error:
             raise NervecordError(f"cannot be written: {error.strerror}", where=str(self.path)) from error
         if self._events is not None:
-            for name, value in row.items():
-                if name != "step" and value is not None:
-                    self._events.add_scalar(name, value, row["step"])
+            with self._events_written():
+                for name, value in row.items():
+                    if name != "step" and value is not None:
+                        self._events.add_scalar(name, value, row["step"])
 
     def sync(self) -> None:
         """Have all rows on disk."""
@@ -304,7 +318,8 @@ class Metrics:
         except OSError as error:
             raise NervecordError(f"cannot be written: {error.strerror}", where=str(self.path)) from error
         if self._events is not None:
-            self._events.flush()
+            with self._events_written():
+                self._events.flush()
 
     def __enter__(self) -> Metrics:
         return self
@@ -314,4 +329,6 @@ class Metrics:
     ) -> None:
         self._file.close()
         if self._events is not None:
-            self._events.close()
+            # Closing writes what is left, and fails once more where that failed before.
+            with contextlib.suppress(NervecordError if error is not None else ()), self._events_written():
+                self._events.close()
