@@ -140,7 +140,6 @@ def test_without_tensorboard_it_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's thread
 def test_events_that_cannot_be_written_are_an_error_of_the_disk(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
 

@@ -25,6 +25,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -273,8 +274,14 @@ class Metrics:
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
         self._events: Any = None
         if tensorboard:
+            # What TensorBoard's thread cannot write ends it, which Python would print; the next call raises it again.
+            self._hook, threading.excepthook = threading.excepthook, self._thread_failed
             with self._events_written():
                 self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
+        if not (issubclass(failure.exc_type, OSError) and type(failure.thread).__module__.startswith("tensorboard.")):
+            self._hook(failure)
 
     @contextlib.contextmanager
     def _events_written(self) -> Iterator[None]:
@@ -330,5 +337,9 @@ class Metrics:
         self._file.close()
         if self._events is not None:
             # Closing writes what is left, and fails once more where that failed before.
-            with contextlib.suppress(NervecordError if error is not None else ()), self._events_written():
-                self._events.close()
+            again: list[type[NervecordError]] = [] if error is None else [NervecordError]
+            with contextlib.suppress(*again), self._events_written():
+                try:
+                    self._events.close()
+                finally:
+                    threading.excepthook = self._hook
