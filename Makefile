@@ -69,7 +69,7 @@ test-quick: $(STAMP)  ## the tests of all that needs no torch: EXTRAS=mujoco,plo
 test-slow: $(STAMP)  ## the slow tests, and all examples of what the suite tries on a part
 	$(BIN)/python -m pytest -c tests/pytest.ini -m "(slow or hypothesis) and not lava and not lava_dl" --all-examples tests $(PYTEST)
 
-test-lava: $(STAMP)  ## install Lava, then conformance with it to the bit: 250 random graphs
+test-lava: $(STAMP)  ## install Lava, then bit-exact conformance with it: 250 random graphs
 	$(BIN)/nervecord targets install lava
 	$(BIN)/python -m pytest -c tests/pytest.ini -m lava --all-installed tests $(PYTEST)
 

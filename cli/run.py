@@ -187,11 +187,11 @@ def _drawn(
 
     def drawn(first: int | None, seconds: float) -> list[Drawn]:
         """The runs with what their neurons did in a part of the recorded episode."""
-        drawn = []
+        pictures = []
         for k, (program, label, result) in enumerate(zip(programs, labels, played, strict=True)):
             with _opened(args, program, beside=bool(k), trace=True) as session:
-                drawn.append(picture.Drawn.of(session, label, result, seconds=seconds, first=first))
-        return drawn
+                pictures.append(picture.Drawn.of(session, label, result, seconds=seconds, first=first))
+        return pictures
 
     def draw() -> str:
         result = played[0]

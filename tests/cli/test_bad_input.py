@@ -311,7 +311,8 @@ def test_which_array_is_meant_must_be_clear(nervecord_cli: Any, files: Path, tmp
 
 
 def test_too_few_observations_to_calibrate(nervecord_cli: Any, files: Path) -> None:
-    nervecord_cli("compile", files / "ant.nir", "--calibration", files / "rows.npz").refused("10 observations ", " 16 ")
+    answer = nervecord_cli("compile", files / "ant.nir", "--calibration", files / "rows.npz")
+    answer.refused("10 observations are too few, 16 ")
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -377,10 +377,10 @@ def test_folders_for_results_that_cannot_be(nervecord_cli: Any, files: Path, tmp
     ("content", "words"),
     [
         (b"", "not JSON"),
-        (b"[]", "list"),
+        (b"[]", "holds list"),
         (b"[" * 100_000, "not JSON"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
-        (b"\xff", "text"),
+        (b"\xff", "no text"),
         (b'{"\x1b": }', "not JSON"),
     ],
 )

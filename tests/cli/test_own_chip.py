@@ -113,8 +113,8 @@ def test_every_verb_takes_it_with_a_report_and_its_program_needs_no_file(call: C
     done(call("compare pendulum.nir mini.nervecord --html compare.html"))
     for page in ("compile", "run", "compare"):
         text = Path(f"{page}.html").read_text(encoding="utf-8")
-        assert "energy per operation is stated in mini.toml" in text
-        assert "in mini.toml: " in text
+        assert "No energy per operation is stated in mini.toml" in text
+        assert "not stated in mini.toml: " in text
     shown = call("inspect mini.nervecord --json").json["targets"]
     assert [it["verdict"] for it in shown if it["target"] == "mini"] == ["unknown"]
     (shown,) = call("inspect mini.nervecord --target mini --json").json["targets"]

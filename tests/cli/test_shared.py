@@ -64,13 +64,13 @@ def test_the_library_of_another_program_is_refused(
         assert nervecord_cli(*words, "--shared", f"{name}.so").code == 0
     run = ("run", "a.nervecord", "--episodes", 1)
     assert nervecord_cli(*run, "--library", "a.so", "--json").json["engine"] == "c"
-    nervecord_cli(*run, "--library", "b.so").refused("b.so: ", "--shared FILE")
+    nervecord_cli(*run, "--library", "b.so").refused("b.so: is no library of this program", "--shared FILE")
     (tmp_path / "c.so").write_bytes(b"no library")
     nervecord_cli(*run, "--library", "c.so").refused("c.so: ", "opened")
     nervecord_cli(*run, "--library", "none.so").refused("none.so: ")
     os.mkfifo(tmp_path / "pipe.so")
     nervecord_cli(*run, "--library", "pipe.so").refused("pipe.so: ")
-    nervecord_cli(*run, "--library", "a.so", "--engine", "emulator").refused("library: ", " c")
+    nervecord_cli(*run, "--library", "a.so", "--engine", "emulator").refused("library: ", "engine c")
     nervecord_cli("compile", files / "ant.nir", "--shared", "x/y.so").refused("--shared: ", " x ")
 
 

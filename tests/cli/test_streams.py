@@ -58,7 +58,7 @@ def test_a_stderr_that_is_full_changes_no_exit_code(tmp_path: Path) -> None:
 
 @needs_full
 def test_a_result_file_that_is_a_device_is_refused(nervecord_cli: Any, files: Path) -> None:
-    nervecord_cli("compile", files / "ant.nir", "-o", FULL).refused("--output: /dev/full ")
+    nervecord_cli("compile", files / "ant.nir", "-o", FULL).refused("--output: /dev/full is no ordinary file")
 
 
 @pytest.mark.parametrize("closed", some([">&- 2>&-", ">&-", "2>&-"], 1))
@@ -91,7 +91,7 @@ def test_a_file_that_begins_like_a_flag(nervecord_cli: Any, files: Path, tmp_pat
     monkeypatch.chdir(tmp_path)
     assert nervecord_cli("compile", "--target", "lava", "--", "-x.nir").code == 0
     answer = nervecord_cli("compile", "--", "-x.nir", "--target", "lava")
-    answer.refused("'--target' ", " --, ", "(put flags before --)")
+    answer.refused("'--target' stands after --, ", "(put flags before --)")
 
 
 @pytest.mark.parametrize(

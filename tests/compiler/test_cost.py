@@ -186,7 +186,7 @@ def test_every_estimate_says_what_it_is() -> None:
     loihi1, lava = estimate(events, LOIHI1), estimate(events, LAVA)
     for found in (loihi1, lava):
         text = str(found)
-        assert all(word in text for word in ("estimate", "14 nm", "2018", "measured", "at most"))
+        assert all(word in text for word in ("estimate", "14 nm", "2018", "not measured", "at most"))
     assert "as if on Loihi 1" in str(lava)
     assert "as if" not in str(loihi1)
     assert estimate(events, REFERENCE) is None

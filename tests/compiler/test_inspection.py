@@ -180,7 +180,7 @@ def test_text_names_what_decides(make_policy: Callable[..., Policy]) -> None:
     assert "inputs: normalise: has more input channels than the chip (27 against 16)" in text
     assert "le_16_input_channels" in text
     assert "estimate, at most" in text
-    assert "measured" in text
+    assert "not measured" in text
     xylo = text.split("lava (")[0]
     assert xylo.index("  error") < xylo.index("  info") if "  info" in xylo else True
 

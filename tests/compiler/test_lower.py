@@ -442,7 +442,7 @@ def test_an_input_without_a_limit_is_refused() -> None:
         [("in", Input((3,))), ("fc", Affine(np.eye(3))), ("lif", lif(3)), ("out", Output((3,)))],
         dt=1e-3,
     )
-    with pytest.raises(InfeasibleError, match=r"in: .*limit"):
+    with pytest.raises(InfeasibleError, match="in: sends values without a limit"):
         lower(graph, LAVA, None)
 
 

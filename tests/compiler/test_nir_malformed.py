@@ -173,7 +173,7 @@ def test_a_child_refuses_with_the_same_sentences(outcomes: dict[str, Any]) -> No
 def test_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="no such file"):
         read_nir(tmp_path / "none.nir")
-    with pytest.raises(FileFormatError, match="directory"):
+    with pytest.raises(FileFormatError, match="is a directory"):
         read_nir(tmp_path)
     with pytest.raises(FileFormatError, match=r"embedded null (byte|character)"):
         read_nir("a\0b.nir")

@@ -168,12 +168,12 @@ def opened(name: str, engine: str, program: Program) -> Any:
 
 
 def same(found: Array, wanted: Array) -> bool:
-    """Equal to the bit; or the definition's values rounded to float32, for an engine whose interface is that."""
+    """Bit-exact; or the definition's values rounded to float32, for an engine whose interface is that."""
     return np.array_equal(found, wanted) or np.array_equal(found, wanted.astype(np.float32))
 
 
 def assert_same_integers(session: Session, program: Program, rng: np.random.Generator, batch: int) -> None:
-    """Actions and what every population gave in the steps that belong to an action, to the bit."""
+    """Actions and what every population gave in the steps that belong to an action, bit for bit."""
     plain = MachineSession(program.policy, batch=batch)
     session.reset(batch)
     before = session.counts

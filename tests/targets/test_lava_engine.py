@@ -379,7 +379,7 @@ def test_a_stream_takes_what_it_says(worker: Worker) -> None:
         with pytest.raises(ContractError, match="full_trace"):
             lava.trace()
         assert lava.provenance["lava"] == "0.10.0"
-    with pytest.raises(GraphError, match="policy"):
+    with pytest.raises(GraphError, match="a policy"):
         LavaStream(plan(policy()))
 
 
@@ -394,20 +394,20 @@ def test_without_an_environment_it_says_what_to_run(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "named"),
     [
-        ({"current_bits": 16}, "current_bits is 16 "),
-        ({"compare": ">=", "reset": "subtract"}, "compare is >= "),
-        ({"readout": "membrane"}, "readout is membrane"),
+        ({"current_bits": 16}, {"current_bits is 16"}),
+        ({"compare": ">=", "reset": "subtract"}, {"compare is >=", "reset is subtract"}),
+        ({"readout": "membrane"}, {"readout is membrane"}),
     ],
 )
-def test_another_arithmetic_is_refused_by_name(changes: dict[str, object], message: str) -> None:
+def test_another_arithmetic_is_refused_by_name(changes: dict[str, object], named: set[str]) -> None:
     case = draw(0)
     other = dataclasses.replace(LAVA, **changes)  # type: ignore[arg-type]
     network_plan = plan(case.plan.graph.replace(arithmetic=other), case.plan.schedule)
     with pytest.raises(InfeasibleError) as caught:
         LavaNetwork(network_plan)
-    assert message in str(caught.value)
+    assert all(words in str(caught.value) for words in named)
 
 
 def test_what_cannot_be_proved_is_refused_by_name() -> None:

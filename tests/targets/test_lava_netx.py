@@ -110,7 +110,7 @@ def test_a_file_read_as_netx_reads_it_is_the_same_network(tmp_path: Path) -> Non
         try:
             exported = export_netx(case.plan, tmp_path / "a.net")
         except InfeasibleError as error:
-            assert "netx" in str(error)  # noqa: PT017
+            assert "netx would not" in str(error)  # noqa: PT017
             continue
         wanted = expected(case)
         assert wanted is not None

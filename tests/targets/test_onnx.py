@@ -383,7 +383,7 @@ def test_what_cannot_be_exported_is_refused() -> None:
     held_plan = plan(chain(Level.DISCRETE, nodes, dt=1e-3), Schedule(2, held=True))
     with pytest.raises(InfeasibleError, match=r"input .*steps"):
         check_ops(held_plan)
-    with pytest.raises(InfeasibleError, match="h_in: "):
+    with pytest.raises(InfeasibleError, match="h_in: has the name of the state"):
         check_ops(plan(held_plan.graph))
     many = policy.replace(contract=dataclasses.replace(policy.contract, steps=MOST_STEPS))
     with pytest.raises(InfeasibleError, match=f"4 .* {MOST_STEPS} steps"):

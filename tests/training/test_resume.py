@@ -135,7 +135,7 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     config = small(tmp_path, "once", steps=64, test_episodes=0)
     done = train(config)
     before = {path: path.read_bytes() for path in done.folder.rglob("*") if path.is_file()}
-    with pytest.raises(NervecordError, match=r"exists .*--resume"):
+    with pytest.raises(NervecordError, match=r"exists already.*--resume"):
         train(config)
     assert before == {path: path.read_bytes() for path in done.folder.rglob("*") if path.is_file()}
 

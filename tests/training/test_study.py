@@ -99,7 +99,7 @@ def test_a_search_draws_the_same_whenever_it_is_read_and_more_keep_the_first(tmp
         ("[grid]\nlr = []", "lr .*empty"),
         ("[grid]\ntest_episodes = [0]", "test_episodes is 0"),
         ("[also]\nlr = [1]", r"\[also\]: .*object"),
-        ("also = [1]", r"study\.toml"),
+        ("also = [1]", r"\[base\].*'also'"),
         ("[grid]\nlr = [1\n", "TOML"),
         ("[[search]]\nlr = [1]", "samples .*0,.*from 1"),
         ("[[search]]\nsamples = 2", "no field"),

@@ -93,7 +93,7 @@ def test_what_holds_no_shape_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NervecordError, match=r"neither .*snn"):
         read_topology(tmp_path)
     write_run(tmp_path / "study" / "one", None)
-    with pytest.raises(NervecordError, match="study"):
+    with pytest.raises(NervecordError, match=r"/study: .*finished"):
         read_topology(tmp_path / "study")
     write_run(tmp_path / "study" / "two", 1.0)
     write_run(tmp_path / "study" / "three", 2.0, env="Ant-v4", sim="auto")
