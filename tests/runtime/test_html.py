@@ -359,7 +359,7 @@ def shown(browser: Any, path: Path) -> tuple[Any, list[str], list[str]]:
     opened.on("console", lambda message: console.append(f"{message.type}: {message.text}"))
     opened.on("pageerror", lambda error: console.append(str(error)))
     opened.on("request", lambda request: asked.append(request.url))
-    opened.goto(path.as_uri())
+    opened.goto(path.as_uri(), timeout=120_000)  # a busy machine
     opened.wait_for_selector("body[data-drawn]", timeout=60_000)
     return opened, console, asked
 
