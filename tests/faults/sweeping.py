@@ -60,7 +60,8 @@ class Sweeping(Scene):
     def work(self, chosen: Chosen | None) -> int:
         words = ["sweep", str(self.folder / "study.toml"), "--quiet"]
         code = main(words)
-        if code == 1 and "Ray did not start" in (self.folder / "log").read_text():
+        # A fork works in `cwd`, and what it says is beside that.
+        if code == 1 and "Ray did not start" in (Path.cwd().parent / "log").read_text():
             # A busy machine, and what anybody would do then.
             code = main(words)
         return code
