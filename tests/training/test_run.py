@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,9 +155,26 @@ def test_events_that_cannot_be_written_are_an_error_of_the_disk(tmp_path: Path) 
                 metrics.write({"step": step, "loss": 1.0})
                 metrics.sync()
 
+    hook = threading.excepthook
     with pytest.raises(NervecordError, match="run: TensorBoard's events: cannot be written") as refusal:
         write_without_folder()
+    assert threading.excepthook == hook
     assert "--no-tensorboard" in str(refusal.value.hint)
+
+
+def test_events_that_cannot_begin_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    (tmp_path / "run").mkdir()
+    hook, opened = threading.excepthook, len(os.listdir("/proc/self/fd"))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", full)
+    with pytest.raises(NervecordError, match="run: TensorBoard's events: cannot be written"):
+        Metrics(tmp_path / "run", step=0, tensorboard=True)
+    assert threading.excepthook == hook
+    assert len(os.listdir("/proc/self/fd")) == opened
 
 
 def test_metrics_that_ran_ahead_are_cut_back(tmp_path: Path) -> None:

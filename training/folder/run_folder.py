@@ -276,8 +276,13 @@ class Metrics:
         if tensorboard:
             # What TensorBoard's thread cannot write ends it, which Python would print; the next call raises it again.
             self._hook, threading.excepthook = threading.excepthook, self._thread_failed
-            with self._events_written():
-                self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+            try:
+                with self._events_written():
+                    self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+            except BaseException:
+                threading.excepthook = self._hook
+                self._file.close()
+                raise
 
     def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
         if not (issubclass(failure.exc_type, OSError) and type(failure.thread).__module__.startswith("tensorboard.")):
