@@ -29,6 +29,7 @@ from nervecord.training.learners.on_policy import OnPolicyLearner
 from nervecord.training.learners.replay import WeightedRows
 from nervecord.training.learners.teacher import Teacher, action_error
 from nervecord.training.policy.actor import Act, first_largest
+from nervecord.training.policy.limits import ActionLimits
 from nervecord.training.policy.mirror import mirror_of
 
 
@@ -85,7 +86,7 @@ class Student(OnPolicyLearner):
         # much whatever the limits are.
         self.unit: Tensor | float = 1.0
         if settings.critic_weight and self.limits is not None:
-            self.unit = (self.limits[1] - self.limits[0]) / 2
+            self.unit = ActionLimits(*self.limits).half_range
         self.image = mirror_of(config.task.env, where="--mirror-states") if settings.mirror_states else None
         self.states: WeightedRows | None = None
         if settings.kept_states:

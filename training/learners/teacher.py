@@ -168,7 +168,7 @@ def action_error(
         margin: a teacher's action nearer to a limit than this, in halves of the range, counts as the limit.
     """
     low, high = limits
-    near = margin * (high - low) / 2
+    near = margin * ActionLimits(low, high).half_range
     error = outputs - teacher_outputs.clamp(low, high)
     error = torch.where(teacher_outputs >= high - near, error.clamp(max=0), error)
     return torch.where(teacher_outputs <= low + near, error.clamp(min=0), error)

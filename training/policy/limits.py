@@ -14,6 +14,11 @@ class ActionLimits:
     low: Tensor
     high: Tensor
 
+    @property
+    def half_range(self) -> Tensor:
+        """Half of the way from the least to the greatest action, (actions,)."""
+        return (self.high - self.low) / 2
+
     def scaled(self, unit: Tensor) -> Tensor:
         """Actions (B, actions) of values between -1 and 1, which stand for the limits."""
         return self.low + (unit + 1) / 2 * (self.high - self.low)
