@@ -51,7 +51,7 @@ def warmup(
 
     Args:
         progress: called with the forms that are done, and how many there are.
-        forms: of `FORMS`, those that are made.
+        forms: of `FORMS`, those to compile.
 
     Raises:
         NervecordError: numba is not installed, or its cache cannot be written or read.

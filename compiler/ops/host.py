@@ -146,7 +146,7 @@ class PopulationEncode(HostOp):
         a = exp(-(x - mean)^2 / (2 sigma^2)), as a whole number of 2^-20; x first clipped to its outermost means
         each of the T steps: v = v + a; y = 1 where v >= 1; v = v - 1 where y
 
-    `compiler.ops.population` gives a bit-exactly. v is zero before the first step of each action, or goes on from the
+    `compiler.ops.population` gives a bit-exactly. v is zero before the first step of each action, or continues from the
     action before where the contract carries state. In the steps after T nothing is sent, and v stands still.
     y has the order of the means, flattened.
     """

@@ -68,7 +68,7 @@ print(json.dumps({
 
 
 def linked(source: Path, target: Path, *real: str) -> None:
-    """The folder `source` as links, but for the folders `real`, which are made and stay empty."""
+    """The folder `source` as links, but for the folders `real`, which are created and stay empty."""
     target.mkdir()
     for path in source.iterdir():
         if path.name not in (*real, "__pycache__", ".git"):

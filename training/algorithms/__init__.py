@@ -38,7 +38,7 @@ def holders(assets: frozenset[Asset]) -> list[str]:
 
 
 def starts_from(assets: frozenset[Asset]) -> list[str]:
-    """How a training is told to start from a run that holds these assets: words of the command line."""
+    """Commands that start a training from a run that holds these assets."""
     able = [(kind, source) for kind in ALGORITHMS.values() for source in kind.sources if source.assets <= assets]
     words = []
     for kind, source in able:
