@@ -34,7 +34,7 @@ STYLES = {
 }
 """Colour and line of an engine in every picture."""
 AXES = {
-    "batch": ("robots side by side", True),
+    "batch": ("batch size", True),
     "neurons": ("neurons in one layer", True),
     "layers": ("layers of 256 neurons", False),
     "steps": ("steps per action, T", False),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import nervecord
 from nervecord.cli import html, show
-from nervecord.cli.flags import time_step_flags, whole_number, wrapper_flag
+from nervecord.cli.flags import integer, time_step_flags, wrapper_flag
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError, unknown_name
@@ -48,7 +48,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--steps",
-        type=whole_number,
+        type=integer,
         metavar="N",
         help="clear the state of networks before each block of N steps; a program says it itself",
     )

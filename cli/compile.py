@@ -16,12 +16,12 @@ import nervecord
 from nervecord.cli import html, show
 from nervecord.cli.flags import (
     inputs_of,
+    integer,
     limit_flags,
     option_flags,
     options_given,
     target_of,
     time_step_flags,
-    whole_number,
     wrapper_flag,
     writable,
 )
@@ -77,7 +77,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--steps",
-        type=whole_number,
+        type=integer,
         metavar="N",
         help="clear such a network's state before each block of N steps; by default it is carried",
     )
@@ -96,13 +96,9 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", metavar="ID", help="to certify in; by default the one the policy was trained in")
     wrapper_flag(parser, "around that environment: those that the policy was trained with")
     parser.add_argument(
-        "--certify-episodes",
-        type=whole_number,
-        default=1000,
-        metavar="N",
-        help="at most so many, 50 or more (default 1000)",
+        "--certify-episodes", type=integer, default=1000, metavar="N", help="at most so many, 50 or more (default 1000)"
     )
-    parser.add_argument("--certify-seed", type=whole_number, default=0, metavar="N", help="of the episodes (default 0)")
+    parser.add_argument("--certify-seed", type=integer, default=0, metavar="N", help="of the episodes (default 0)")
     parser.add_argument(
         "--perturb",
         nargs="*",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import nervecord
 from nervecord.cli import show
-from nervecord.cli.flags import whole_number
+from nervecord.cli.flags import integer
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.training import TrainProgress
 from nervecord.cli.verb import Verb
@@ -285,10 +285,10 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
         "--out", default="demo", metavar="DIR", help="folder for the demo's numbered folders (default demo)"
     )
     parser.add_argument(
-        "--steps", type=whole_number, metavar="N", help="environment steps of the training (default 1,250,000)"
+        "--steps", type=integer, metavar="N", help="environment steps of the training (default 1,250,000)"
     )
-    parser.add_argument("--episodes", type=whole_number, default=20, metavar="N", help="of each policy (default 20)")
-    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the training (default 0)")
+    parser.add_argument("--episodes", type=integer, default=20, metavar="N", help="of each policy (default 20)")
+    parser.add_argument("--seed", type=integer, default=0, metavar="N", help="of the training (default 0)")
     parser.add_argument("--video", action="store_true", help="write a video of both policies too")
     parser.add_argument("--html", action="store_true", help="write a report of both as one page too")
 

@@ -24,8 +24,8 @@ _OPTION = "option of the target: "
 """Before the names of options in a namespace, where they must not meet those of the verb's own flags."""
 
 
-def whole_number(text: str) -> int:
-    """A whole number, also as 1e6 or 1_000_000."""
+def integer(text: str) -> int:
+    """An integer, also as 1e6 or 1_000_000."""
     try:
         number = int(text)
     except ValueError:
@@ -34,11 +34,8 @@ def whole_number(text: str) -> int:
             raise ValueError(text) from None
         number = int(value)
     if abs(number) > MOST_WHOLE:
-        raise argparse.ArgumentTypeError(f"is beyond {MOST_WHOLE:.0e}, which no whole number of a flag may be")
+        raise argparse.ArgumentTypeError(f"is beyond {MOST_WHOLE:.0e}, which no integer of a flag may be")
     return number
-
-
-whole_number.__name__ = "whole number"  # argparse's messages use it
 
 
 def writable(path: str | None, *, where: str) -> None:
@@ -149,7 +146,7 @@ def limit_flags(parser: argparse.ArgumentParser) -> None:
         dest="limits",
         action="append",
         metavar="LIMIT=N",
-        help="your own number for a limit of the target that is not exact: a whole number, or unlimited",
+        help="your own number for a limit of the target that is not exact: an integer, or unlimited",
     )
 
 
@@ -163,9 +160,9 @@ def limits_of(words: Sequence[str] | None) -> dict[str, float]:
         if name in limits:
             raise NervecordError(f"{name} is given twice", where="--set")
         try:
-            limits[name] = math.inf if text == "unlimited" else whole_number(text)
+            limits[name] = math.inf if text == "unlimited" else integer(text)
         except (ValueError, OverflowError, argparse.ArgumentTypeError):
-            raise NervecordError(f"{text[:40]!r} is no whole number of a limit", where=f"--set {name}") from None
+            raise NervecordError(f"{text[:40]!r} is no integer of a limit", where=f"--set {name}") from None
     return limits
 
 
@@ -221,7 +218,7 @@ def _option_flag(group: Any, option: Option) -> None:
         action = argparse.BooleanOptionalAction if option.default else "store_true"
         group.add_argument(option.flag, dest=_OPTION + option.name, action=action, default=argparse.SUPPRESS, help=text)
         return
-    kinds = {int: (whole_number, "N"), float: (float, "X"), str: (str, "TEXT")}
+    kinds = {int: (integer, "N"), float: (float, "X"), str: (str, "TEXT")}
     kind, metavar = kinds[type(option.default)]
     group.add_argument(
         option.flag,

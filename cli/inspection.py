@@ -13,13 +13,13 @@ import nervecord
 from nervecord.cli import html
 from nervecord.cli.flags import (
     inputs_of,
+    integer,
     limit_flags,
     limits_of,
     option_flags,
     options_given,
     subject_of,
     time_step_flags,
-    whole_number,
 )
 from nervecord.cli.inspect_text import inspect_text
 from nervecord.cli.show import Outcome
@@ -42,7 +42,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--inputs", metavar="KIND", help="what enters a network that is no policy: spikes, or the limit of values"
     )
     parser.add_argument(
-        "--steps", type=whole_number, metavar="N", help="such a network's state is cleared before each N steps"
+        "--steps", type=integer, metavar="N", help="such a network's state is cleared before each N steps"
     )
     time_step_flags(parser)
     html.add_flag(parser)

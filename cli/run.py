@@ -11,7 +11,7 @@ import numpy as np
 
 import nervecord
 from nervecord.cli import html, show
-from nervecord.cli.flags import whole_number, wrapper_flag, writable
+from nervecord.cli.flags import integer, wrapper_flag, writable
 from nervecord.cli.show import Outcome
 from nervecord.cli.simulate import write_trace
 from nervecord.cli.verb import Verb
@@ -36,10 +36,10 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         help="Gymnasium id, or MODULE:ID, which imports the module; by default the one the policy was trained in",
     )
     wrapper_flag(parser, "around the environment: those that the policy was trained with")
-    parser.add_argument("--episodes", type=whole_number, default=10, metavar="N", help="whole episodes (default 10)")
-    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the episodes (default 0)")
+    parser.add_argument("--episodes", type=integer, default=10, metavar="N", help="whole episodes (default 10)")
+    parser.add_argument("--seed", type=integer, default=0, metavar="N", help="of the episodes (default 0)")
     parser.add_argument(
-        "--num-envs", type=whole_number, default=1, metavar="N", help="environments side by side (default 1)"
+        "--num-envs", type=integer, default=1, metavar="N", help="environments side by side (default 1)"
     )
     parser.add_argument("--engine", metavar="NAME", help="by default the target's first; see nervecord targets")
     parser.add_argument(

@@ -9,7 +9,7 @@ import numpy as np
 
 import nervecord
 from nervecord.cli import show
-from nervecord.cli.flags import subject_of, time_step_flags, whole_number, writable
+from nervecord.cli.flags import integer, subject_of, time_step_flags, writable
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 from nervecord.compiler.plan.interpret import checked, stream_inputs
@@ -38,7 +38,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--steps",
-        type=whole_number,
+        type=integer,
         metavar="N",
         help="clear the state of a network that is no policy before each block of N steps; a program says it itself",
     )

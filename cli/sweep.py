@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from nervecord.cli import show
-from nervecord.cli.flags import whole_number
+from nervecord.cli.flags import integer
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
 from nervecord.training.processes.launch import alone
@@ -36,13 +36,9 @@ EXAMPLES = (
 def sweep_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="the study file; see docs/sweep.md")
     parser.add_argument(
-        "--workers",
-        type=whole_number,
-        default=1,
-        metavar="N",
-        help="runs at once (default 1), each in a process of its own",
+        "--workers", type=integer, default=1, metavar="N", help="runs at once (default 1), each in a process of its own"
     )
-    parser.add_argument("--cpus", type=whole_number, default=1, metavar="N", help="cores of each run (default 1)")
+    parser.add_argument("--cpus", type=integer, default=1, metavar="N", help="cores of each run (default 1)")
     parser.add_argument(
         "--gpus", type=float, default=0.0, metavar="X", help="GPUs of each run, 0.5 is a half (default 0)"
     )

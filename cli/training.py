@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nervecord.cli import show
-from nervecord.cli.flags import whole_number
+from nervecord.cli.flags import integer
 from nervecord.cli.recipe import recipe_flags, recipe_verb, require_recipe
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
@@ -50,7 +50,7 @@ TRAIN_EXAMPLES = (
 )
 DISTILL = (
     "Train a policy, spiking by default, to act as a teacher does: it acts, and learns the teacher's action in every "
-    "state it visits (DAgger). Writes a run folder as train does, takes the same flags, resumes by train --resume. "
+    "state it visits (DAgger). Writes a run folder as train does, and resumes by train --resume. "
     "Needs the extra 'train'."
 )
 DISTILL_EXAMPLES = (
@@ -79,10 +79,10 @@ def add_flags(parser: argparse.ArgumentParser, *algorithms: type[Any]) -> None:
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(default, tuple):
             numbers = "least" in f.metadata
-            kind, metavar = (whole_number, "N") if numbers else (str, "NAME")
+            kind, metavar = (integer, "N") if numbers else (str, "NAME")
             options |= {"nargs": "+", "type": kind, "metavar": metavar}
         elif isinstance(default, int):
-            options |= {"type": whole_number, "metavar": "N"}
+            options |= {"type": integer, "metavar": "N"}
         elif isinstance(default, float):
             options |= {"type": float, "metavar": "X"}
         else:
@@ -122,7 +122,7 @@ def _default(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return " ".join(map(str, value))
+        return " ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value) if value != "" else "none"
 
 
@@ -163,7 +163,8 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="continue a run folder exactly; takes few other flags, for example --steps, --threads, --test-episodes",
+        help="continue a run folder from its newest checkpoint; takes few other flags, for example --steps, --threads, "
+        "--test-episodes",
     )
     parser.add_argument(
         "--topology-from",

@@ -100,7 +100,7 @@ def _words(kind: Any, key: Key) -> str:
         return "true or false"
     if kind is str:
         return "a text"
-    number = "a whole number" if kind is int else "a number"
+    number = "an integer" if kind is int else "a number"
     if key.high < LARGEST:
         return f"{number} from {key.low:,.15g} to {key.high:,.15g}"
     return number if key.low <= -LARGEST else f"{number} of at least {key.low:,.15g}"

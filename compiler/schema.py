@@ -25,7 +25,7 @@ Field: TypeAlias = tuple[str, Any] | tuple[str, Any, Any]
 
 LARGEST = sys.float_info.max
 MOST_WHOLE = 10**18
-"""Of a whole number that a user gives, as a flag or in a study: products of two still have a float."""
+"""Of an integer that a user gives, as a flag or in a study: products of two still have a float."""
 LONGEST_TEXT = 1 << 16
 """Characters of a text."""
 LONGEST_MESSAGE = 300
@@ -48,7 +48,7 @@ _DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:"[^"\n]*"|'[^'\n]*'|[\w-]++)[ \t]*+\.
 
 
 def whole(low: int, high: int) -> Any:
-    """The type of a whole number in low..high."""
+    """The type of an integer in low..high."""
     return Annotated[int, Meta(ge=low, le=high)]
 
 

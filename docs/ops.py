@@ -202,7 +202,7 @@ def _what(declared: Declared) -> str:
             size = _plain(", ".join(declared.symbols))
             return f"{np.dtype(declared.dtype).name} ({size}){optional}"
         case "integer":
-            return f"whole number{optional}"
+            return f"integer{optional}"
         case "number":
             return f"number{optional}"
         case "flag":

@@ -45,14 +45,14 @@ def checked_batch(batch: int | None) -> None:
     """Refuse what is no number of robots.
 
     Raises:
-        ContractError: it is no whole number, below 1, or beyond `MOST_COPIES`.
+        ContractError: it is no integer, below 1, or beyond `MOST_COPIES`.
     """
     if batch is None:
         return
     try:
         count = operator.index(batch)
     except TypeError:
-        raise ContractError(f"is {batch!r}, a whole number is needed", where="batch") from None
+        raise ContractError(f"is {batch!r}, an integer is needed", where="batch") from None
     if count < 1:
         raise ContractError(f"is {batch}, at least 1 is needed", where="batch")
     if count > MOST_COPIES:

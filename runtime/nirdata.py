@@ -113,7 +113,7 @@ def _sorted(observable: dict[str, Any], size: int, dt: float, where: str) -> Arr
     if not (isinstance(idx, np.ndarray) and isinstance(time, np.ndarray) and idx.shape == time.shape and idx.ndim == 2):
         raise FileFormatError("is neither a grid of steps nor a list of events", where=where)
     if idx.dtype.kind not in "iu" or time.dtype.kind not in "iuf":
-        raise FileFormatError("has events whose neurons are no whole numbers, or whose times are none", where=where)
+        raise FileFormatError("has events whose neurons are no integers, or whose times are none", where=where)
     neurons = _number(observable, "n_neurons")
     if neurons not in (None, size):
         raise FileFormatError(f"is of {neurons:g} neurons, {size} are needed", where=where)

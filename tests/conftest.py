@@ -122,7 +122,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 WANTING = re.compile(
-    r"could not import|installed|no Lava environment|apt-get install|no (C compiler|gcc|clang|cmake)\b"
+    r"could not import|installed|no Lava environment|apt-get install|no (C compiler|gcc|clang|cmake|Python 3)\b"
 )
 """Reasons of skips that have no place where everything was installed for the tests that run."""
 

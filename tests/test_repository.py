@@ -334,6 +334,11 @@ def test_links_within_the_repository_lead_somewhere() -> None:
     assert broken == []
 
 
+def test_documents_install_from_the_clone_until_something_is_published() -> None:
+    """A name that is not registered could be taken by anyone."""
+    assert [path for path in DOCUMENTS if re.search(r"install '?nervecord\b(?!/)", path.read_text())] == []
+
+
 def test_the_site_refuses_a_link_to_a_file_that_it_lacks(tmp_path: Path) -> None:
     """MkDocs passes over links to files that are no pages."""
     site = script("docs/site.py")

@@ -228,7 +228,7 @@ def test_each_stage_begins_where_the_one_before_it_ended(name: str) -> None:
         steps = [json.loads(line)["step"] for line in (before / "metrics.jsonl").read_text().splitlines()]
         origins = json.loads((after / "versions.json").read_text())
         learns = TrainConfig.from_json((after / "config.json").read_text()).algorithm.name
-        found = [key for key in ("start", "teacher") if key in origins]
+        found = [key for key in ("start", "teacher", "critic_run") if key in origins]
         # Fine-tuning has both: the network is what goes on.
         assert len(found) == (2 if learns == "finetune" else 1)
         origin = origins[found[0]]
@@ -370,8 +370,8 @@ def test_every_drawn_attempt_is_in_the_tables() -> None:
 def test_the_ant_is_from_the_teacher_that_is_kept() -> None:
     whole_digest("ant-teacher")
     networks = whole_digest("ant-teacher-3")
-    for folder in chain("ant"):
-        teacher = json.loads((folder / "versions.json").read_text())["teacher"]
+    for folder, field in zip(chain("ant"), ("teacher", "critic_run"), strict=True):
+        teacher = json.loads((folder / "versions.json").read_text())[field]
         assert (teacher["folder"], teacher["networks"]) == ("zoo/ant-teacher-3", networks)
 
 

@@ -100,7 +100,7 @@ def shown(value: Any) -> str:
     """A value in an error; of one that a file may have made long, its beginning."""
     try:
         text = repr(value)
-    except ValueError:  # a whole number of more digits than Python writes
+    except ValueError:  # an integer of more digits than Python writes
         return "a very large number"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 

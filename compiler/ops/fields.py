@@ -72,7 +72,7 @@ def array(
 
 
 def integer(about: str, low: int, high: int = LARGEST_INTEGER - 1, default: Any = dataclasses.MISSING) -> Any:
-    """A whole number in low..high."""
+    """An integer in low..high."""
     return _field(Declared("integer", about, low=low, high=high), default)
 
 
@@ -162,7 +162,7 @@ def violations(value: object) -> Iterator[Violation]:
                     yield from _array_shape(name, declared, content, bound)
             case "integer":
                 if isinstance(content, bool) or not isinstance(content, (int, np.integer)):
-                    yield "type", f"{name} is {content!r}, a whole number is needed", None, None
+                    yield "type", f"{name} is {content!r}, an integer is needed", None, None
                 else:
                     yield from _between(name, int(content), declared)
             case "number":
@@ -229,7 +229,7 @@ def _array_shape(name: str, declared: Declared, content: Array, bound: dict[str,
 
 def _sizes(name: str, declared: Declared, content: object) -> Iterator[Violation]:
     if not isinstance(content, tuple) or not all(type(k) is int for k in content) or len(content) < declared.least:
-        yield "shape", f"{name} is {content!r}, at least {declared.least} whole numbers are needed", None, None
+        yield "shape", f"{name} is {content!r}, at least {declared.least} integers are needed", None, None
         return
     yield from _axes(name, len(content))
     for size in content:

@@ -143,7 +143,7 @@ class BiasChannel(HostOp):
 class PopulationEncode(HostOp):
     """Each channel as the spikes of a population of neurons with Gaussian receptive fields. Binary, step by step.
 
-        a = exp(-(x - mean)^2 / (2 sigma^2)), as a whole number of 2^-20; x first clipped to its outermost means
+        a = exp(-(x - mean)^2 / (2 sigma^2)), as an integer of 2^-20; x first clipped to its outermost means
         each of the T steps: v = v + a; y = 1 where v >= 1; v = v - 1 where y
 
     `compiler.ops.population` gives a bit-exactly. v is zero before the first step of each action, or continues from the

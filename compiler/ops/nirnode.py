@@ -71,7 +71,7 @@ class Fields:
         return value
 
     def rounding(self, field: str) -> float:
-        """The unit of rounding of the type the field is stored in; 0 for whole numbers."""
+        """The unit of rounding of the type the field is stored in; 0 for integers."""
         dtype = self._numbers(field).dtype
         return float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
 
@@ -81,14 +81,14 @@ class Fields:
         return value if isinstance(value, str) else None
 
     def integer(self, field: str, least: int | None = None) -> int:
-        """One whole number, at least `least`."""
+        """One integer, at least `least`."""
         values = self._integers(field, least)
         if len(values) != 1:
             raise self.error(f"{field} has {len(values)} values, one is needed")
         return values[0]
 
     def sizes(self, field: str, axes: int, least: int) -> Shape:
-        """A whole number for each axis; a single one stands for all."""
+        """An integer for each axis; a single one stands for all."""
         values = self._integers(field, least)
         if len(values) not in (1, axes):
             needed = "one is" if axes == 1 else f"1 or {axes} are"
@@ -156,9 +156,9 @@ class Fields:
     def _integers(self, field: str, least: int | None) -> list[int]:
         values = self._numbers(field)
         if values.ndim > 1 or values.size > MOST_AXES:
-            raise self.error(f"{field} has shape {values.shape}, a list of up to {MOST_AXES} whole numbers is needed")
+            raise self.error(f"{field} has shape {values.shape}, a list of up to {MOST_AXES} integers is needed")
         if not (np.isfinite(values) & (values == np.floor(values))).all():
-            raise self.error(f"{field} holds {values.tolist()}, whole numbers are needed")
+            raise self.error(f"{field} holds {values.tolist()}, integers are needed")
         whole = [int(value) for value in values.reshape(-1)]
         if least is not None and any(value < least for value in whole):
             raise self.error(f"{field} holds {min(whole)}, the least is {least}")

@@ -1,8 +1,8 @@
 """Networks that send changes, in integers: as the fixed-point models of lava-nc 0.10.0 (`lava.proc.sdn`) compute them.
 
-    Delta        values in, messages out: what changed since the last message, where that is enough
-    SigmaDelta   messages summed up again, an activation, and what changed of it as messages
-    Sigma        messages summed up again: a value that is read
+    Delta        values in, graded spikes out: what changed since the last one, where that is enough
+    SigmaDelta   graded spikes summed up again, an activation, and its changes as graded spikes
+    Sigma        graded spikes summed up again: a value that is read
 
 Connections between them pass whole numbers, of which most are zero. A connection with a negative exponent rounds each
 message down, and sums never forget: they drift, by up to one unit at a step.
@@ -29,7 +29,7 @@ from nervecord.compiler.ops.reach import LONGEST_RUN, Reach, Sent
 from nervecord.errors import no_case
 
 STATE_BITS = 32
-"""Width of sums, activations, residues and messages. Lava declares 24 bits for them, and computes in 32."""
+"""Width of sums, activations, residues and graded spikes. Lava declares 24 bits for them, and computes in 32."""
 LARGEST_THRESHOLD = (1 << 17) - 1
 """With both exponents at their largest its shifted value still fits in 32 bits."""
 LARGEST_BIAS = (1 << 15) - 1
@@ -141,7 +141,7 @@ class Sending(Summing):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delta(Sending):
-    """Values in, changes out: act = x << (spike_exp + state_exp), and of act's changes messages are sent.
+    """Values in, changes out: act = x << (spike_exp + state_exp), and of act's changes graded spikes are sent.
 
     delta = act - (act before) + residue
     sent = delta where |delta| >= threshold << (spike_exp + state_exp), else 0;  residue = delta - sent
@@ -150,8 +150,8 @@ class Delta(Sending):
 
     width: int = fields.integer("number of values", 1, fields.LARGEST_AXIS)
     threshold: int = fields.integer("smallest change that is sent; 0: every one", 0, LARGEST_THRESHOLD)
-    spike_exp: int = fields.integer("messages are 2^spike_exp to a unit of x", 0, LARGEST_SHIFT, 0)
-    state_exp: int = fields.integer("bits of the state below a message's unit", 0, LARGEST_SHIFT, 0)
+    spike_exp: int = fields.integer("graded spikes are 2^spike_exp to a unit of x", 0, LARGEST_SHIFT, 0)
+    state_exp: int = fields.integer("bits of the state below a graded spike's unit", 0, LARGEST_SHIFT, 0)
 
     SHOWN: ClassVar[str] = "act"
 
@@ -177,8 +177,8 @@ class SigmaDelta(Sending):
     bias: Array = fields.array("mantissas", "n", dtype=np.int32, low=-LARGEST_BIAS - 1, high=LARGEST_BIAS)
     threshold: int = fields.integer("smallest change that is sent; 0: every one", 0, LARGEST_THRESHOLD)
     activation: Rectifier = fields.choice("what is made of the sum", get_args(Rectifier), "relu")
-    spike_exp: int = fields.integer("messages are 2^spike_exp to a unit", 0, LARGEST_SHIFT, 0)
-    state_exp: int = fields.integer("bits of the state below a message's unit", 0, LARGEST_SHIFT, 0)
+    spike_exp: int = fields.integer("graded spikes are 2^spike_exp to a unit", 0, LARGEST_SHIFT, 0)
+    state_exp: int = fields.integer("bits of the state below a graded spike's unit", 0, LARGEST_SHIFT, 0)
 
     SHOWN: ClassVar[str] = "sigma"
 

@@ -56,7 +56,7 @@ class Option:
             return "true or false"
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        kind = {int: "a whole number", float: "a number", str: "a text"}[type(self.default)]
+        kind = {int: "an integer", float: "a number", str: "a text"}[type(self.default)]
         if self.low is not None and self.high is not None:
             return f"{kind} from {self.low:g} to {self.high:g}"
         if self.low is not None:

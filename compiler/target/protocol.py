@@ -67,7 +67,7 @@ def _fact(about: str, **how: Any) -> Any:
 
 
 def _number(about: str, low: float = 0, *, unlimited: bool = True) -> Any:
-    """A whole number. Of what is computed with and bounds nothing, nothing is unlimited."""
+    """An integer. Of what is computed with and bounds nothing, nothing is unlimited."""
     return _fact(about, kind=int, low=low, unlimited=unlimited)
 
 
@@ -265,7 +265,7 @@ class TargetSpec:
         """A copy with limits replaced by the user's own, for chips whose limits are not public.
 
         Args:
-            values: limit name -> whole number, or `UNLIMITED`, e.g. `neurons_per_core=4096`. Their confidence becomes
+            values: limit name -> integer, or `UNLIMITED`, e.g. `neurons_per_core=4096`. Their confidence becomes
                 "given".
 
         Raises:
@@ -282,9 +282,9 @@ class TargetSpec:
                     f"{old} is exact for {self.name} ({old.source}) and cannot be overridden", where=name
                 )
             if value < 0 or not (value == UNLIMITED or float(value).is_integer()):
-                raise NervecordError(f"{value} is no limit, a whole number of zero or more is needed", where=name)
+                raise NervecordError(f"{value} is no limit, an integer of zero or more is needed", where=name)
             if value == UNLIMITED and not keys_of(Limits)[name].unlimited:
-                raise NervecordError("cannot be unlimited, a whole number is needed", where=name)
+                raise NervecordError("cannot be unlimited, an integer is needed", where=name)
             whole = UNLIMITED if value == UNLIMITED else int(value)
             before = f"in place of {old} ({old.confidence})" if old.known else f"where nothing is {nobody}"
             changes[name] = Fact(whole, f"given by the user, {before}", "given")

@@ -111,7 +111,7 @@ def _wrapped(environment: Any, text: str, name: str) -> Any:
 
 
 def wrapper(text: str) -> Callable[[Any], Any]:
-    """A wrapper by its name, with what stands behind a second colon as its arguments: whole numbers or floats.
+    """A wrapper by its name, with what stands behind a second colon as its arguments: integers or floats.
 
     FlattenObservation, TimeAwareObservation, ResizeObservation:16,16 (several make one tuple), my_module:MyWrapper.
 

@@ -172,7 +172,7 @@ def _whole(group: dict[str, Any], name: str, place: str) -> Array:
         raise FileFormatError(f"{name} is missing, or no numbers", where=place)
     numbers = value.astype(np.float64)
     if not np.isfinite(numbers).all() or (numbers != np.rint(numbers)).any() or np.abs(numbers).max() >= 1 << 31:
-        raise FileFormatError(f"{name} holds other than whole numbers below 2^31", where=place)
+        raise FileFormatError(f"{name} holds other than integers below 2^31", where=place)
     return numbers.astype(np.int64)
 
 

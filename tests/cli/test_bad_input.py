@@ -144,7 +144,7 @@ CAUSES = {
     "arithmetic_a_list": "manifest.json: arithmetic: expected object | null, got array",
     "arithmetic_field_gone": "the arithmetic: membrane_bits: is missing",
     "arithmetic_unknown_field": "the arithmetic: mood: unknown key",
-    "arithmetic_too_wide": "the arithmetic: membrane_bits: is 64, a whole number from 8 to 32",
+    "arithmetic_too_wide": "the arithmetic: membrane_bits: is 64, an integer from 8 to 32",
     "arithmetic_unknown_rounding": "the arithmetic: decay_rounding: is 'up', one of",
     "arithmetic_contradiction": "the arithmetic: at-least-one rounds shifts, no factors",
     "no_schedule": "manifest.json: says its schedule twice, or not at all: the contract does, or the schedul",

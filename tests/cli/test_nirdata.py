@@ -140,7 +140,7 @@ def events(**fields: Any) -> None:
         ),
         (lambda: attribute("dt", "soon"), " dt is "),
         (lambda: attribute("dt", np.ones(3)), " dt "),
-        (lambda: events(idx=[[np.nan, 1e300]]), "whose neurons are no whole numbers"),
+        (lambda: events(idx=[[np.nan, 1e300]]), "whose neurons are no integers"),
         (lambda: events(idx=np.array([[2**64 - 1, 0]], dtype=np.uint64)), "6 neurons"),
         (lambda: events(idx=[[True, False]]), "neurons are no"),
         (lambda: events(time=[[0.0, 16000.0]]), "16001000 steps of 6 "),

@@ -150,7 +150,7 @@ FLATTEN = {"type": "Flatten", "start_dim": np.array(0), "end_dim": np.array(-1)}
         (one_node({**CONV, "stride": np.array(10**15)}, (1, 4, 4), (1, 1, 1)), "x: stride is too large"),
         (one_node(LIF, (1 << 26,), (1 << 26,)), "its scalars stand for 67108864 neurons"),
         (one_node(FLATTEN, (1 << 26,) * 16, (1,)), "in: has too many values (4611686018427387904 against"),
-        (one_node({**CONV, "padding": np.zeros(1000)}, (1, 4, 4), (1, 1, 1)), "a list of up to 64 whole numbers"),
+        (one_node({**CONV, "padding": np.zeros(1000)}, (1, 4, 4), (1, 1, 1)), "a list of up to 64 integers"),
     ],
 )
 def test_shapes_that_stand_for_gigabytes(tree: Tree, cause: str) -> None:

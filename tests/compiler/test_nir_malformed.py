@@ -55,7 +55,7 @@ CAUSES = {
     "parameters_differ": "parameters differ in shape: tau (3,), r (2,)",
     "weight_one_axis": "weight has shape (6,), 2 axes are needed",
     "negative_shape": "shape holds -3, the least is 1",
-    "fractional_shape": "shape holds [2.5], whole numbers are needed",
+    "fractional_shape": "shape holds [2.5], integers are needed",
     "empty_shape": "shape is empty",
     "dangling_edge": "edge fc -> lif2 names 'lif2', and no node has that name",
     "duplicate_edge": "edge fc -> lif appears twice",

@@ -329,7 +329,7 @@ def named(name: str) -> Graph:
         (example().replace(dt=None), "a positive number of seconds is needed"),
         (
             chain(Level.DISCRETE, [("i", n.Input(())), ("s", n.Scale(2.0)), ("o", n.Output(()))], dt=1.0),  # type: ignore[arg-type]
-            "i: shape is (), at least 1 whole numbers are needed",
+            "i: shape is (), at least 1 integers are needed",
         ),
         (named(""), "a node has an empty name"),
         (named("\ud800"), "the name '\\ud800' cannot be printed"),

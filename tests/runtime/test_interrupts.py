@@ -212,8 +212,8 @@ def stream_graph(graph: Any) -> Any:
 
 
 SENTENCES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "half a robot": (lambda s: s.reset(1.5), r"is 1\.5, a whole number is needed"),
-    "a text": (lambda s: s.reset("2"), "a whole number is needed"),
+    "half a robot": (lambda s: s.reset(1.5), r"is 1\.5, an integer is needed"),
+    "a text": (lambda s: s.reset("2"), "an integer is needed"),
     "no robots": (lambda s: s.reset(0), "at least 1"),
     "a thousand million": (lambda s: s.reset(10**9), "at most 16777216 run side by side"),
     "ragged rows": (lambda s: s.step([[1.0, 2.0], [3.0]]), "is no array of numbers"),

@@ -108,7 +108,7 @@ def test_by_the_command_line_in_a_process_of_its_own(
     assert "options of target example-chip:" in help_text
     assert "from 1 to 400 (default 100)" in " ".join(help_text.split())
     for line, words in (
-        ("--clock-mhz 401", "clock_mhz: is 401, target 'example-chip' takes a whole number from 1 to 400"),
+        ("--clock-mhz 401", "clock_mhz: is 401, target 'example-chip' takes an integer from 1 to 400"),
         ("--mode slow", "mode: is 'slow', target 'example-chip' takes one of fast, thrifty"),
         ("--gain nan", "gain: is nan, target 'example-chip' takes a number of at least 0"),
         ("--weight-bits 3", "unknown flag '--weight-bits'"),
@@ -214,11 +214,11 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     "a name to be printed": ({'"my-chip"': '"a\\u001b[2J"'}, "name: the text has characters"),
     "engines": ({"engines = []": 'engines = ["emulator"]'}, "engines: emulator cannot come with a file"),
     "a control character": ({'title = "XyloAudio 2"': 'title = "\\u001b[2J"'}, "title: the text has characters"),
-    "no number": ({"inputs = { value = 16": "inputs = { value = nan"}, "limits.inputs: is .*, a whole number"),
-    "no end": ({"inputs = { value = 16": "inputs = { value = inf"}, "limits.inputs: is .*, a whole number"),
+    "no number": ({"inputs = { value = 16": "inputs = { value = nan"}, "limits.inputs: is .*, an integer"),
+    "no end": ({"inputs = { value = 16": "inputs = { value = inf"}, "limits.inputs: is .*, an integer"),
     "a huge number": (
         {"inputs = { value = 16": "inputs = { value = 1" + "0" * 400},
-        "limits.inputs: is .*, a whole number",
+        "limits.inputs: is .*, an integer",
     ),
     "an endless number": ({"inputs = { value = 16": "inputs = { value = 1" + "0" * 5000}, "is no TOML: Exceeds"),
     "nesting": ({"not_checked = [": "not_checked = [" + "[" * 20_000}, "nested too deeply|is no TOML"),
@@ -377,9 +377,9 @@ def test_options_are_the_fields_that_declare_them() -> None:
     assert options_of(Chosen)[0] == Option("bits", 8, "bits", 2, 8)
     assert options_of(int) == ()
     assert [o.allowed for o in options_of(Chosen)] == [
-        "a whole number from 2 to 8",
+        "an integer from 2 to 8",
         "a number of at least 0",
-        "a whole number of at most 9",
+        "an integer of at most 9",
         "one of a, b",
         "a text",
         "true or false",

@@ -31,7 +31,7 @@ NEURON = {"type": b"CUBA", "iDecay": 1024, "vDecay": 128, "vThMant": 80, "refDel
 
 
 def slayer(path: Path, layers: list[dict[str, Any]]) -> Path:
-    """A file as slayer's blocks write it: texts as arrays of one, whole numbers as floats, no layer of inputs."""
+    """A file as slayer's blocks write it: texts as arrays of one, integers as floats, no layer of inputs."""
     with h5py.File(path, "w") as file:
         for k, layer in enumerate(layers):
             group = file.create_group(f"layer/{k}")
@@ -217,9 +217,9 @@ NO_NET: dict[str, tuple[list[dict[str, Any]], str]] = {
         r"its weight has shape \(3, 4\), \(3, 5\)",
     ),
     "layers that do not fit": ([dense(), dense(2, 4)], r"layer 1: its weight has shape \(2, 4\), \(2, 3\) is needed"),
-    "a weight that is no number": ([dense(weight=np.full((3, 4), np.nan))], "weight holds other than whole numbers"),
-    "half a weight": ([dense(weight=np.full((3, 4), 0.5))], "weight holds other than whole numbers below"),
-    "huge weights": ([dense(weight=np.full((3, 4), 1e30))], "weight holds other than whole numbers below"),
+    "a weight that is no number": ([dense(weight=np.full((3, 4), np.nan))], "weight holds other than integers"),
+    "half a weight": ([dense(weight=np.full((3, 4), 0.5))], "weight holds other than integers below"),
+    "huge weights": ([dense(weight=np.full((3, 4), 1e30))], "weight holds other than integers below"),
     "odd weights beyond 127": ([dense(weight=np.array([[201.0, -3, 0, 1]] * 3))], "netx would not keep its weights"),
     "zeros": ([dense(weight=np.zeros((3, 4)))], "netx would not keep its weights"),
     "delays": ([dense(delay=np.array([0.0, 3, 1]))], "delays up to 3 steps, which netx drops"),

@@ -19,7 +19,7 @@ from nervecord.errors import FileFormatError
 MAXIMUM_BYTES = 8 << 20
 """Of config.json, versions.json, result.json: what is made of one takes up to thirty times as much."""
 LARGEST = 1e300
-"""Of a number: no infinity, and no whole number that has no float."""
+"""Of a number: no infinity, and no integer that has no float."""
 MOST_METRICS = 1 << 29
 """Bytes of metrics.jsonl."""
 MOST_ROWS = 1 << 21

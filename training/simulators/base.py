@@ -67,7 +67,7 @@ class Simulator(Protocol):
         ...
 
     def step(self, actions: Tensor) -> Step:
-        """Apply actions (N, actions) within the limits, on its device; choices are (N, 1), whole numbers."""
+        """Apply actions (N, actions) within the limits, on its device; choices are (N, 1), integers."""
         ...
 
     def cut(self, where: Tensor) -> None:

@@ -25,7 +25,7 @@ def draw(
         ranges: field -> list of values, {"uniform": [low, high]} or {"log": [low, high]}.
         samples: how many; the first are the same whatever their number.
         key: what the draws follow from, beside the field and the number of the sample.
-        whole: fields of whole numbers.
+        whole: fields of integers.
         place: of the table, for errors.
 
     Raises:
