@@ -96,7 +96,7 @@ def test_what_is_half_or_left_behind_is_found(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from faults import campaign, forks\n"
         "from faults.test_faults import Careless\n"
-        "forks.Fork.left.__defaults__ = (0.2,)\n"
+        "forks.Fork.survivors.__defaults__ = (0.2,)\n"
         f"scene = Careless(Path({str(tmp_path)!r}) / 's')\n"
         "found = campaign.Campaign(scene, 'chosen', 0, 2, 60.0)\n"
         "found.run(); print(*found.wrong, sep='\\n')\n"
