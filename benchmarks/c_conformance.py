@@ -71,10 +71,10 @@ def compare_stream(case: Case, flags: tuple[str, ...]) -> None:
     with guarded(flags):  # the text that was built above
         session = CStream(case.plan, flags=flags)
     with session, EmulatorStream(case.plan) as fast:
-        wanted = fast.run(inputs)
+        expected = fast.run(inputs)
         for _ in range(2):
             for name, rows in session.run(inputs).items():
-                np.testing.assert_array_equal(rows, wanted[name], err_msg=f"engine c beside the emulator: {name}")
+                np.testing.assert_array_equal(rows, expected[name], err_msg=f"engine c beside the emulator: {name}")
 
 
 def compare_policy(seed: int, flags: tuple[str, ...]) -> bool:
@@ -99,24 +99,31 @@ def compare_damaged(number: int, flags: tuple[str, ...], folder: Path) -> bool:
     path.write_bytes(damaged("program", number))
     try:
         program = load_program(path)
-        made = plan(program.subject, None if program.contract else program.schedule)
-        if program.graph.level is not Level.INTEGER or made.window > MOST_STEPS:
+        network_plan = plan(program.subject, None if program.contract else program.schedule)
+        if program.graph.level is not Level.INTEGER or network_plan.window > MOST_STEPS:
             return False
-        session = CStream(made, flags=flags) if program.contract is None else CSession(made, flags=flags)
+        session = (
+            CStream(network_plan, flags=flags) if program.contract is None else CSession(network_plan, flags=flags)
+        )
     except NervecordError:
         return False
     rng = np.random.default_rng(number)
     if isinstance(session, CStream):
-        inputs = {name: values_for(made.graph.nodes[name], made.schedule.steps * 6, rng) for name in made.graph.inputs}
-        wanted = MachineStream(made).run(inputs)
+        inputs = {
+            name: values_for(network_plan.graph.nodes[name], network_plan.schedule.steps * 6, rng)
+            for name in network_plan.graph.inputs
+        }
+        expected = MachineStream(network_plan).run(inputs)
         for name, rows in session.run(inputs).items():
-            np.testing.assert_array_equal(rows, wanted[name], err_msg=f"damaged program {number}: {name}")
+            np.testing.assert_array_equal(rows, expected[name], err_msg=f"damaged program {number}: {name}")
         return True
-    plain = MachineSession(made)
-    for observation in as_float32(rng.normal(size=(6, made.contract.observation.size)) * 10.0 ** np.arange(6)[:, None]):
+    plain = MachineSession(network_plan)
+    for observation in as_float32(
+        rng.normal(size=(6, network_plan.contract.observation.size)) * 10.0 ** np.arange(6)[:, None]
+    ):
         with np.errstate(over="ignore"):
-            wanted = as_float32(plain.step(observation))
-        np.testing.assert_array_equal(session.step(observation), wanted, err_msg=f"damaged program {number}")
+            expected = as_float32(plain.step(observation))
+        np.testing.assert_array_equal(session.step(observation), expected, err_msg=f"damaged program {number}")
     return True
 
 
@@ -141,11 +148,11 @@ def main() -> None:
         library = sanitizer()
         if library is None:
             sys.exit("needs GCC and its libasan")
-        done = sanitized([__file__, *sys.argv[1:]], library)
-        print(done.stdout, end="")
-        sys.exit(0 if done.returncode == 0 else f"{done.stderr[-8000:]}\nexit code {done.returncode}")
+        process = sanitized([__file__, *sys.argv[1:]], library)
+        print(process.stdout, end="")
+        sys.exit(0 if process.returncode == 0 else f"{process.stderr[-8000:]}\nexit code {process.returncode}")
     flags = SANITIZED if arguments.sanitize else QUICK
-    begun, done = time.monotonic(), dict.fromkeys(("graphs", "policies", "damaged programs"), 0)
+    start, totals = time.monotonic(), dict.fromkeys(("graphs", "policies", "damaged programs"), 0)
     counts = (arguments.graphs, arguments.policies, arguments.damaged)
     with tempfile.TemporaryDirectory() as folder:
         for k in range(max(counts)):
@@ -155,14 +162,14 @@ def main() -> None:
             try:
                 if k < arguments.graphs and (case := case_of(seed)) is not None:
                     compare_stream(case, flags)
-                    done["graphs"] += 1
-                done["policies"] += k < arguments.policies and compare_policy(seed, flags)
-                done["damaged programs"] += k < arguments.damaged and compare_damaged(seed, flags, Path(folder))
+                    totals["graphs"] += 1
+                totals["policies"] += k < arguments.policies and compare_policy(seed, flags)
+                totals["damaged programs"] += k < arguments.damaged and compare_damaged(seed, flags, Path(folder))
             except (AssertionError, InfeasibleError) as error:
                 sys.exit(f"seed {seed}: {error}")
-    said = ", and the sanitizers report nothing" if arguments.sanitize else ""
-    counted = ", ".join(f"{count:,} {what}" for what, count in done.items())
-    print(f"C and definition equal to the bit{said}: {counted} in {time.monotonic() - begun:.0f} s")
+    note = ", and the sanitizers report nothing" if arguments.sanitize else ""
+    counted = ", ".join(f"{count:,} {what}" for what, count in totals.items())
+    print(f"C and definition equal to the bit{note}: {counted} in {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":

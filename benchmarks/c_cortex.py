@@ -33,8 +33,8 @@ def code_bytes(folder: Path, level: str) -> int:
     """Of the policy's functions, without constants and what the compiler's library adds."""
     flags = [flag for flag in CORTEX_FLAGS if not flag.startswith(("-Wl", "-nostart", "--specs"))]
     subprocess.run(["arm-none-eabi-gcc", *flags, level, "-c", "policy.c", "-o", "policy.o"], cwd=folder, check=True)
-    said = subprocess.run(["arm-none-eabi-size", "policy.o"], cwd=folder, check=True, capture_output=True, text=True)
-    return int(said.stdout.splitlines()[1].split()[0])
+    process = subprocess.run(["arm-none-eabi-size", "policy.o"], cwd=folder, check=True, capture_output=True, text=True)
+    return int(process.stdout.splitlines()[1].split()[0])
 
 
 def main() -> None:

@@ -40,32 +40,32 @@ SHORT = 6
 """Steps of a graph of floats: each may take a bit of what float32 holds."""
 
 
-def differs(session: Any, made: Plan, blocks: list[dict[str, Array]], wanted: list[Any]) -> str | None:
+def differs(session: Any, network_plan: Plan, blocks: list[dict[str, Array]], expected: list[Any]) -> str | None:
     """What differs first: an Output, or what a population gave in a useful step."""
-    for k, (block, (outputs, trace)) in enumerate(zip(blocks, wanted, strict=True)):
-        found = session.step(block)
-        seen = session.trace()
+    for k, (block, (outputs, trace)) in enumerate(zip(blocks, expected, strict=True)):
+        actual = session.step(block)
+        actual_trace = session.trace()
         for name, rows in outputs.items():
-            if not np.array_equal(found[name], rows):
+            if not np.array_equal(actual[name], rows):
                 return f"block {k}: {name}"
-        for unit in made.units:
+        for unit in network_plan.units:
             name = unit.step.name
-            at = made.useful(name)
-            if not np.array_equal(seen[name][at], trace[name][at]):
+            at = network_plan.useful(name)
+            if not np.array_equal(actual_trace[name][at], trace[name][at]):
                 return f"block {k}: {name}"
     return None
 
 
-def defined(made: Plan, blocks: list[dict[str, Array]], batch: int) -> list[Any] | None:
+def defined(network_plan: Plan, blocks: list[dict[str, Array]], batch: int) -> list[Any] | None:
     """Outputs and trace of each block; None where a membrane that is read would spike, which has no meaning."""
-    session, found = MachineStream(made, batch=batch), []
+    session, steps = MachineStream(network_plan, batch=batch), []
     try:
         for block in blocks:
             outputs = {name: rows.copy() for name, rows in session.step(block).items()}
-            found.append((outputs, session.trace()))
+            steps.append((outputs, session.trace()))
     except GraphError:
         return None
-    return found
+    return steps
 
 
 def halves(op: Op) -> Op:
@@ -83,9 +83,9 @@ def halves(op: Op) -> Op:
     return dataclasses.replace(op, **changes)
 
 
-def single(made: Plan, wanted: list[Any]) -> bool:
+def single(network_plan: Plan, expected: list[Any]) -> bool:
     """Whether float32 holds everything that was computed, with bits to spare for sums."""
-    values = [rows.ravel() for outputs, trace in wanted for rows in (*outputs.values(), *trace.values())]
+    values = [rows.ravel() for outputs, trace in expected for rows in (*outputs.values(), *trace.values())]
     every = np.concatenate(values)
     return bool((every * 2.0**14 == np.round(every * 2.0**14)).all() and np.abs(every).max(initial=0) < 2.0**8)
 
@@ -93,11 +93,11 @@ def single(made: Plan, wanted: list[Any]) -> bool:
 def of_floats(seed: int) -> tuple[Plan, list[dict[str, Array]], list[Any]] | None:
     case = floatgraphs.draw(seed)
     graph = case.plan.graph
-    made = plan(graph.replace(nodes={n: halves(op) for n, op in graph.nodes.items()}), case.plan.schedule)
-    count = max(1, SHORT // made.schedule.steps)
+    network_plan = plan(graph.replace(nodes={n: halves(op) for n, op in graph.nodes.items()}), case.plan.schedule)
+    count = max(1, SHORT // network_plan.schedule.steps)
     blocks = [{n: np.round(x) for n, x in block.items()} for block in case.blocks()[:count]]
-    wanted = defined(made, blocks, 2)
-    return None if wanted is None or not single(made, wanted) else (made, blocks, wanted)
+    expected = defined(network_plan, blocks, 2)
+    return None if expected is None or not single(network_plan, expected) else (network_plan, blocks, expected)
 
 
 def of_integers(seed: int) -> tuple[Plan, list[dict[str, Array]], list[Any]] | None:
@@ -108,37 +108,37 @@ def of_integers(seed: int) -> tuple[Plan, list[dict[str, Array]], list[Any]] | N
     steps = case.plan.schedule.steps
     length = len(next(iter(case.inputs.values())))
     blocks = [{n: x[k : k + steps] for n, x in case.inputs.items()} for k in range(0, length - steps + 1, steps)]
-    wanted = defined(case.plan, blocks, 1)
-    return None if wanted is None else (case.plan, blocks, wanted)
+    expected = defined(case.plan, blocks, 1)
+    return None if expected is None else (case.plan, blocks, expected)
 
 
 def compare(
     what: str, make: Callable[[int], Any], engines: dict[str, Any], first: int, count: int, c_every: int
 ) -> None:
     """Draw and compare, and say how many were equal."""
-    begun, equal = time.process_time(), collections.Counter[str]()
+    start, equal = time.process_time(), collections.Counter[str]()
     had: dict[str, int] = collections.Counter()
     seed = first
     while had["graphs"] < count:
-        drawn = make(seed)
+        sample = make(seed)
         seed += 1
-        if drawn is None:
+        if sample is None:
             had["left out"] += 1
             continue
-        made, blocks, wanted = drawn
+        network_plan, blocks, expected = sample
         had["graphs"] += 1
         for name, opened in engines.items():
             if name == "c" and seed % c_every:
                 continue
-            with opened(made) as session:
-                where = differs(session, made, blocks, wanted)
+            with opened(network_plan) as session:
+                where = differs(session, network_plan, blocks, expected)
             if where is not None:
                 sys.exit(f"seed {seed - 1}, {name}: {where} differs")
             equal[name] += 1
     each = ", ".join(f"{name} {n:,}" for name, n in equal.items())
     print(
         f"{what} equal to the definition: {had['graphs']:,} graphs ({each}), {had['left out']:,} left out, "
-        f"{time.process_time() - begun:.0f} s of processor time"
+        f"{time.process_time() - start:.0f} s of processor time"
     )
 
 
@@ -152,8 +152,8 @@ def main() -> None:
     arguments = parser.parse_args()
     whole: dict[str, Any] = {"emulator": EmulatorStream, "torch": BatchedStream, "onnx": OnnxStream, "c": CStream}
     real: dict[str, Any] = {
-        "torch": lambda made: BatchedStream(made, 2),
-        "onnx": lambda made: OnnxStream(made, batch=2),
+        "torch": lambda network_plan: BatchedStream(network_plan, 2),
+        "onnx": lambda network_plan: OnnxStream(network_plan, batch=2),
     }
     compare("integers", of_integers, whole, arguments.first, arguments.integers, arguments.c_every)
     compare("floats", of_floats, real, arguments.first, arguments.floats, 1)

@@ -45,7 +45,7 @@ with nervecord.open(sys.argv[1], engine=sys.argv[2] or None, trace=False) as ses
 def started(program: Path, engine: str, environment: dict[str, str] | None = None) -> dict[str, float]:
     """Seconds of one start: import, open, first action, their sum, and of the whole process; and whether numba came."""
     began = time.perf_counter()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", START, str(program), engine],
         stdout=subprocess.PIPE,
         text=True,
@@ -53,7 +53,7 @@ def started(program: Path, engine: str, environment: dict[str, str] | None = Non
         env={**os.environ, **(environment or {})},
     )
     whole = time.perf_counter() - began
-    imported, opened, acted, numba = map(float, done.stdout.split())
+    imported, opened, acted, numba = map(float, process.stdout.split())
     return {
         "import": imported,
         "open": opened,
@@ -66,16 +66,16 @@ def started(program: Path, engine: str, environment: dict[str, str] | None = Non
 
 def weighed(folder: Path) -> dict[str, int]:
     """Bytes of each package of an environment, of everything in "all"."""
-    found: dict[str, int] = {"all": 0}
+    sizes: dict[str, int] = {"all": 0}
     (site,) = folder.glob("lib/python*/site-packages")
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
             size = path.stat().st_size
-            found["all"] += size
+            sizes["all"] += size
             if path.is_relative_to(site):
                 top = path.relative_to(site).parts[0].removesuffix(".libs").partition("-")[0]
-                found[top] = found.get(top, 0) + size
-    return found
+                sizes[top] = sizes.get(top, 0) + size
+    return sizes
 
 
 def installed_size() -> dict[str, int]:
@@ -99,13 +99,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     flags.add_argument("--starts", type=int, default=5, help="of each engine; the median is shown")
     flags.add_argument("--fresh", action="store_true", help="also with an empty cache of numba's")
     flags.add_argument("--size", action="store_true", help="also weigh the core installation")
-    chosen = flags.parse_args(arguments)
+    options = flags.parse_args(arguments)
     program = ZOO / "ant-small" / "ant-small.nervecord"
     print(machine_line())
     names = ["definition", "emulator"]
     names += ["c"] if engines.has_compiler() else []
     names += ["torch"] if engines.has("torch") else []
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         ways = {name: (program, name, None) for name in names}
         if engines.has("onnx", "onnxruntime"):
@@ -117,15 +117,15 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         for way in ways.values():
             started(*way)  # files are in memory, and numba's cache is made
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
-        for _ in range(chosen.starts):
+        for _ in range(options.starts):
             for name, way in ways.items():
                 runs[name].append(started(*way))
-        if chosen.fresh:
+        if options.fresh:
             fresh = {"NUMBA_CACHE_DIR": str(Path(folder) / "cache")}
             runs["emulator, no cache"] = [started(program, "emulator", fresh)]
             runs["emulator, after it"] = [started(program, "emulator", fresh)]
         for name, rows in runs.items():
-            found[name] = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+            results[name] = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
     print_rows(
         ["seconds", "import", "open", "first action", "sum", "process", "numba"],
         [
@@ -134,16 +134,16 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 *(f"{row[key]:.3f}" for key in ("import", "open", "act", "sum", "process")),
                 "yes" if row["numba"] else "no",
             ]
-            for name, row in found.items()
+            for name, row in results.items()
         ],
     )
     size = None
-    if chosen.size:
+    if options.size:
         size = installed_size()
         largest = sorted(size.items(), key=lambda pair: -pair[1])[:9]
         print("core installation: " + ", ".join(f"{name} {value / 1e6:.0f} MB" for name, value in largest))
-    keep(chosen.json, {"engines": found, "size": size})
-    return found
+    keep(options.json, {"engines": results, "size": size})
+    return results
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def one(synapses: float) -> dict[str, float]:
     program = nervecord.compile(random_policy(recorded=64), "lava")  # what is imported at the first call
     before, began = resident(), time.perf_counter()
     program = nervecord.compile(policy, "lava")
-    found: dict[str, float] = {
+    costs: dict[str, float] = {
         "synapses": 27 * width + width * width + 8 * width,
         "compile_s": time.perf_counter() - began,
         "before_mb": before,
@@ -63,12 +63,12 @@ def one(synapses: float) -> dict[str, float]:
         path = Path(folder) / "policy.nervecord"
         began = time.perf_counter()
         program.save(path)
-        found |= {"save_s": time.perf_counter() - began, "program_bytes": path.stat().st_size}
+        costs |= {"save_s": time.perf_counter() - began, "program_bytes": path.stat().st_size}
         began = time.perf_counter()
         with nervecord.open(path, trace=False) as session:
             session.step(np.zeros(27))
-        found["open_s"] = time.perf_counter() - began
-        if found["synapses"] <= LARGEST_EMITTED:
+        costs["open_s"] = time.perf_counter() - began
+        if costs["synapses"] <= LARGEST_EMITTED:
             for target in ("c", "onnx"):
                 try:
                     emitted = nervecord.emit(
@@ -79,11 +79,11 @@ def one(synapses: float) -> dict[str, float]:
                 except nervecord.NervecordError as error:
                     print(f"{target}: {error}", file=sys.stderr)
                     continue
-                found[f"{target}_bytes"] = sum(
+                costs[f"{target}_bytes"] = sum(
                     it.path.stat().st_size for it in emitted if it.path.suffix in (".c", ".h", ".onnx")
                 )
-    found["end_mb"] = resident()
-    return found
+    costs["end_mb"] = resident()
+    return costs
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, float]]:
@@ -91,16 +91,16 @@ def main(arguments: list[str] | None = None) -> list[dict[str, float]]:
     flags = parser(__doc__)
     flags.add_argument("--synapses", type=float, nargs="+", default=[1e4, 1e5, 1e6, 1e7])
     flags.add_argument("--one", type=float, help="measure this size in this process, and print it as JSON")
-    chosen = flags.parse_args(arguments)
-    if chosen.one is not None:
-        print(json.dumps(one(chosen.one)))
+    options = flags.parse_args(arguments)
+    if options.one is not None:
+        print(json.dumps(one(options.one)))
         return []
     print(machine_line())
-    found = []
-    for synapses in chosen.synapses:
+    rows = []
+    for synapses in options.synapses:
         words = [sys.executable, __file__, "--one", f"{synapses:g}"]
-        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-        found.append(json.loads(done.stdout))
+        process = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+        rows.append(json.loads(process.stdout))
 
     def size(row: dict[str, float], key: str) -> str:
         return f"{row[key] / 1e3:,.0f} KB" if key in row else "-"
@@ -118,11 +118,11 @@ def main(arguments: list[str] | None = None) -> list[dict[str, float]]:
                 size(row, "c_bytes"),
                 size(row, "onnx_bytes"),
             ]
-            for row in found
+            for row in rows
         ],
     )
-    keep(chosen.json, {"rows": found})
-    return found
+    keep(options.json, {"rows": rows})
+    return rows
 
 
 if __name__ == "__main__":

@@ -33,19 +33,19 @@ from policies import random_dag
 
 def difference(case: Case) -> str | None:
     """The first core node whose values differ; None where all are equal, or where a readout fires by definition."""
-    wanted = expected(case)
-    if wanted is None:
+    reference = expected(case)
+    if reference is None:
         return None
     emulator = Emulator(case.plan)
     steps = case.plan.schedule.steps
-    found: dict[str, list[np.ndarray]] = {}
+    actual: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(next(iter(case.inputs.values()))), steps):
         block = {name: x[start : start + steps, None] for name, x in case.inputs.items()}
         emulator.block(block, np.ones(1, dtype=np.bool_))
         for name, values in emulator.trace().items():
-            found.setdefault(name, []).append(values[:, 0])
-    for name, values in wanted[0].items():
-        if not np.array_equal(np.concatenate(found[name]), values):
+            actual.setdefault(name, []).append(values[:, 0])
+    for name, values in reference[0].items():
+        if not np.array_equal(np.concatenate(actual[name]), values):
             return name
     return None
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--float-graphs", type=int, default=300)
     parser.add_argument("--first", type=int, default=200_000, help="first seed")
     arguments = parser.parse_args()
-    begun = time.monotonic()
+    start = time.monotonic()
     having: dict[str, int] = collections.Counter()
     for k in range(arguments.graphs):
         case = draw(arguments.first + k)
@@ -82,10 +82,10 @@ def main() -> None:
         having["recurrence"] += any(name.startswith("back") for name in case.plan.graph.nodes)
     checked = "with" if os.environ.get("NUMBA_BOUNDSCHECK") == "1" else "without"
     print(
-        f"emulator equal to the definition: {arguments.graphs:,} graphs in {time.monotonic() - begun:.0f} s, "
+        f"emulator equal to the definition: {arguments.graphs:,} graphs in {time.monotonic() - start:.0f} s, "
         f"{checked} bounds checks; of them " + ", ".join(f"{count:,} {what}" for what, count in having.items())
     )
-    begun, compiled = time.monotonic(), 0
+    start, compiled = time.monotonic(), 0
     refused: dict[str, int] = collections.Counter()
     for k in range(arguments.float_graphs):
         carried = k % 2 == 1
@@ -95,7 +95,7 @@ def main() -> None:
     if arguments.float_graphs:
         print(
             f"float graphs that compile for lava: {compiled:,} of {arguments.float_graphs:,} "
-            f"({compiled / arguments.float_graphs:.0%}) in {time.monotonic() - begun:.0f} s"
+            f"({compiled / arguments.float_graphs:.0%}) in {time.monotonic() - start:.0f} s"
         )
     for code, count in sorted(refused.items(), key=lambda pair: -pair[1]):
         print(f"  {count:5,}  {code}")

@@ -96,9 +96,9 @@ def opened(policy: Policy, *, lava: bool = True) -> Iterator[dict[str, Call]]:
     with contextlib.ExitStack() as stack:
 
         def session(program: Program | Policy, **how: Any) -> Call:
-            made = stack.enter_context(nervecord.open(program, trace=False, **how))
-            made.reset(1)
-            return made.step
+            engine = stack.enter_context(nervecord.open(program, trace=False, **how))
+            engine.reset(1)
+            return engine.step
 
         calls: dict[str, Call] = {
             "emulator": session(integers, engine="emulator"),
@@ -159,15 +159,15 @@ def emitted_c(program: Program) -> tuple[Call, Callable[[Any, int], Any]]:
     act = np.zeros(program.contract.action.size, np.float32)
     step, places = library.policy_step, (state.ctypes.data, obs.ctypes.data, act.ctypes.data)
 
-    def call(row: Any, held: Any = state) -> Any:  # the library knows the state by its address alone
+    def call(row: Any, buffer: Any = state) -> Any:  # the library knows the state by its address alone
         obs[:] = row
         step(*places)
         return act
 
     def loop(rows: Any, count: int) -> Any:
-        given = np.ascontiguousarray(rows, dtype=np.float32)
-        acts = np.zeros((len(given), len(act)), np.float32)
-        library.loop(looped.ctypes.data, given.ctypes.data, acts.ctypes.data, len(given), count)
+        inputs = np.ascontiguousarray(rows, dtype=np.float32)
+        acts = np.zeros((len(inputs), len(act)), np.float32)
+        library.loop(looped.ctypes.data, inputs.ctypes.data, acts.ctypes.data, len(inputs), count)
         return acts
 
     return call, loop

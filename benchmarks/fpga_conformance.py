@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from conformance import difference
-from hardware import drawn, require_equal, shapes
+from hardware import random_case, require_equal, shapes
 from verilated import Verilator, missing
 
 from nervecord.targets.fpga.layout import layout
@@ -34,13 +34,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if missing():
         sys.exit(f"needs {' and '.join(missing())}")
-    begun = time.monotonic()
+    start = time.monotonic()
     having: dict[str, int] = collections.Counter()
     cycles = 0
     with TemporaryDirectory() as folder:
         verilator = Verilator(Path(folder))
         for seed in range(arguments.first, arguments.first + arguments.graphs):
-            case, lanes = drawn(seed)
+            case, lanes = random_case(seed)
             with verilator.core(microcode(layout(case.plan), lanes)) as hardware:
                 try:
                     require_equal(case, hardware)
@@ -54,7 +54,7 @@ def main() -> None:
             print(f"graph {seed} is equal", file=sys.stderr, flush=True)
     print(
         f"hardware and emulator equal to the definition: {arguments.graphs:,} graphs, {cycles:,} clock cycles in "
-        f"{time.monotonic() - begun:.0f} s; of them " + ", ".join(f"{having[name]:,} {name}" for name in sorted(having))
+        f"{time.monotonic() - start:.0f} s; of them " + ", ".join(f"{having[name]:,} {name}" for name in sorted(having))
     )
 
 

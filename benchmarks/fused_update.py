@@ -53,9 +53,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     seconds: dict[str, list[float]] = {operator: [] for operator in policies}
     for round_number in range(args.rounds + 3):
         for operator, policy in policies.items():
-            taken = update(policy, x, target)
+            duration = update(policy, x, target)
             if round_number >= 3:  # compiling and warming up
-                seconds[operator].append(taken)
+                seconds[operator].append(duration)
     gradients = [policy.hidden[0].weight.grad for policy in policies.values()]
     milliseconds = {operator: 1e3 * statistics.median(values) for operator, values in seconds.items()}
     print(f"machine: {machine_line()}")

@@ -24,7 +24,7 @@ from typing import Any
 
 import engines
 import numpy as np
-from measure import FLOATS, ZOO, Call, at_rate, in_turns, keep, machine_line, parser, print_rows, quantiles, shown
+from measure import FLOATS, ZOO, Call, at_rate, in_turns, keep, machine_line, parser, print_rows, quantiles, value_text
 
 import nervecord
 from nervecord.compiler.graph.policy import Policy
@@ -35,24 +35,24 @@ LIMIT = 2.0
 
 def compared(calls: dict[str, Call], rows: Any) -> dict[str, float]:
     """Name -> largest difference of an action from the emulator's, or from the float definition's; of float32."""
-    told = {name: np.array([np.array(call(row), np.float32) for row in rows]) for name, call in calls.items()}
-    found = {}
-    for name, values in told.items():
-        reference = told["float: definition" if name.startswith(FLOATS) else "emulator"]
-        found[name] = float(np.abs(values - reference).max())
-    return found
+    actions = {name: np.array([np.array(call(row), np.float32) for row in rows]) for name, call in calls.items()}
+    differences = {}
+    for name, values in actions.items():
+        reference = actions["float: definition" if name.startswith(FLOATS) else "emulator"]
+        differences[name] = float(np.abs(values - reference).max())
+    return differences
 
 
 def twins(policy: Policy) -> dict[str, Call]:
     """Networks without spikes in ONNX Runtime: of the policy's own layers, and the usual 64-64."""
-    found: dict[str, Call] = {}
+    calls: dict[str, Call] = {}
     if engines.has("onnx", "onnxruntime"):
         ends = policy.contract.observation.size, policy.contract.action.size
         hidden = tuple(op.size for op in policy.graph.nodes.values() if op.spikes and op.neurons)
         for widths in dict.fromkeys((hidden, (64, 64))):
             name = f"ANN {'-'.join(map(str, widths))} in ONNX Runtime"
-            found[name] = engines.ann_twin((ends[0], *widths, ends[1]))
-    return found
+            calls[name] = engines.ann_twin((ends[0], *widths, ends[1]))
+    return calls
 
 
 def looped_c(policy: Policy, rows: Any, rounds: int) -> float:
@@ -77,56 +77,56 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     flags.add_argument("--hertz", type=float, default=20.0, help="the rate")
     flags.add_argument("--paced", type=int, default=300, help="actions at the rate; 0 leaves it out")
     flags.add_argument("--no-lava", action="store_true", help="leave Lava out")
-    chosen = flags.parse_args(arguments)
-    policy = nervecord.read(chosen.policy)
+    options = flags.parse_args(arguments)
+    policy = nervecord.read(options.policy)
     assert isinstance(policy, Policy)
     rows = engines.observations(policy)
     print(machine_line())
-    with engines.opened(policy, lava=not chosen.no_lava) as calls:
-        if chosen.policy == ZOO / "ant-small" / "policy.nir" and engines.has("torch", "snntorch"):
+    with engines.opened(policy, lava=not options.no_lava) as calls:
+        if options.policy == ZOO / "ant-small" / "policy.nir" and engines.has("torch", "snntorch"):
             calls["snnTorch, eager"] = engines.snntorch_loop()
         differences = compared(calls, rows[:64])
         calls |= twins(policy)
-        full = in_turns(calls, rows, rounds=chosen.rounds, seconds=chosen.seconds)
-        found: dict[str, Any] = {name: {"full": quantiles(times)} for name, times in full.items()}
+        full = in_turns(calls, rows, rounds=options.rounds, seconds=options.seconds)
+        results: dict[str, Any] = {name: {"full": quantiles(times)} for name, times in full.items()}
         for name, call in calls.items():
-            paced = at_rate(call, rows, hertz=chosen.hertz, actions=chosen.paced) if chosen.paced else None
-            found[name]["paced"] = None if paced is None else quantiles(paced)
+            paced = at_rate(call, rows, hertz=options.hertz, actions=options.paced) if options.paced else None
+            results[name]["paced"] = None if paced is None else quantiles(paced)
     if engines.has_compiler():
-        median = looped_c(policy, rows, chosen.rounds)
-        found["policy.c, in C"] = {
-            "full": {"median": median, "p99": None, "calls": chosen.rounds * 2000},
+        median = looped_c(policy, rows, options.rounds)
+        results["policy.c, in C"] = {
+            "full": {"median": median, "p99": None, "calls": options.rounds * 2000},
             "paced": None,
         }
-    report(found, differences, chosen)
+    report(results, differences, options)
     exact = all(value == 0 for name, value in differences.items() if not name.startswith(FLOATS))
     print(f"\ninteger engines equal to the bit: {exact}")
     keep(
-        chosen.json,
-        {"policy": policy.contract.environment, "hertz": chosen.hertz, "rows": found, "differences": differences},
+        options.json,
+        {"policy": policy.contract.environment, "hertz": options.hertz, "rows": results, "differences": differences},
     )
-    slow = {name: row["full"]["median"] for name, row in found.items()}
+    slow = {name: row["full"]["median"] for name, row in results.items()}
     if not exact or slow.get("policy.c, from Python", 0.0) > LIMIT * slow["emulator"]:
         sys.exit(1)
-    return found
+    return results
 
 
-def report(found: dict[str, Any], differences: dict[str, float], chosen: Any) -> None:
+def report(results: dict[str, Any], differences: dict[str, float], options: Any) -> None:
     """The table."""
-    base = found["emulator"]["full"]["median"]
-    head = ["us per action", "median", "p99", "x emulator", f"{chosen.hertz:g} Hz: median", "p99", "difference"]
+    base = results["emulator"]["full"]["median"]
+    head = ["us per action", "median", "p99", "x emulator", f"{options.hertz:g} Hz: median", "p99", "difference"]
     rows = []
-    for name, row in sorted(found.items(), key=lambda pair: (pair[0].startswith(FLOATS), pair[1]["full"]["median"])):
+    for name, row in sorted(results.items(), key=lambda pair: (pair[0].startswith(FLOATS), pair[1]["full"]["median"])):
         full, paced = row["full"], row["paced"] or {}
         apart = f"{differences[name]:.1g}" if name in differences else ""
         rows.append(
             [
                 name,
-                shown(full["median"]),
-                shown(full["p99"]),
+                value_text(full["median"]),
+                value_text(full["p99"]),
                 f"{full['median'] / base:.2f}",
-                shown(paced.get("median")),
-                shown(paced.get("p99")),
+                value_text(paced.get("median")),
+                value_text(paced.get("p99")),
                 apart,
             ]
         )

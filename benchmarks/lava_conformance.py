@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sizes: dict[str, int] = collections.Counter()
     having: dict[str, int] = collections.Counter()
-    begun = time.monotonic()
+    start = time.monotonic()
     with start_worker() as worker:
         for k in range(arguments.graphs):
             case = draw(arguments.first + k)
@@ -44,9 +44,9 @@ def main() -> None:
             for what, has in traits(case).items():
                 having[what] += has
             if (k + 1) % 100 == 0:
-                print(f"{k + 1:5d} equal, {time.monotonic() - begun:.0f} s", flush=True)
+                print(f"{k + 1:5d} equal, {time.monotonic() - start:.0f} s", flush=True)
     print(
-        f"equal to the bit: {arguments.graphs:,} graphs in {time.monotonic() - begun:.0f} s; "
+        f"equal to the bit: {arguments.graphs:,} graphs in {time.monotonic() - start:.0f} s; "
         + ", ".join(f"{count:,} {what}" for what, count in sizes.items())
     )
     print("of the graphs: " + ", ".join(f"{count:,} with {what}" for what, count in having.items()))

@@ -58,15 +58,15 @@ SETTLE = 1.0
 def marked(parent: int) -> list[int]:
     """Living processes of this parent's workers, oldest first, and itself not among them."""
     token = f"NERVECORD_WORKER=nvc{parent:x}_".encode()
-    found = []
+    pids = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 if any(entry.startswith(token) for entry in (folder / "environ").read_bytes().split(b"\0")):
-                    found.append(int(folder.name))
+                    pids.append(int(folder.name))
             except OSError:  # gone, or not ours
                 continue
-    return sorted(found)
+    return sorted(pids)
 
 
 def segments(parent: int) -> list[str]:
@@ -86,15 +86,15 @@ def strike(parent: subprocess.Popen[str], victim: str, rng: random.Random) -> st
     return name
 
 
-def acts(said: IO[str], seconds: float = 2.0) -> bool:
+def acts(output: IO[str], seconds: float = 2.0) -> bool:
     """Whether a session gives actions in the seconds that follow."""
-    os.set_blocking(said.fileno(), False)
+    os.set_blocking(output.fileno(), False)
     with contextlib.suppress(BlockingIOError):
-        while os.read(said.fileno(), 65536):
+        while os.read(output.fileno(), 65536):
             pass
     time.sleep(seconds)
     try:
-        return b"acted" in os.read(said.fileno(), 65536)
+        return b"acted" in os.read(output.fileno(), 65536)
     except BlockingIOError:
         return False
 
@@ -139,10 +139,10 @@ def main() -> None:
     slowest = 0.0
     for k in range(arguments.runs):
         moment = rng.uniform(0, WINDOW)
-        killed, code, seconds, processes, left = run(VICTIMS[k % len(VICTIMS)], moment, rng)
+        killed, code, seconds, processes, segments_left = run(VICTIMS[k % len(VICTIMS)], moment, rng)
         runs[killed] += 1
         bad["processes"] += processes
-        bad["segments"] += left
+        bad["segments"] += segments_left
         if code != GOES_ON:
             slowest = max(slowest, seconds)
         else:
@@ -153,7 +153,7 @@ def main() -> None:
             bad["not told"] += 1
         print(
             f"{k:3d}  {killed:12s} after {moment:4.2f} s  exit {code:4d} in {seconds:4.1f} s  "
-            f"left: {processes} processes, {left} segments",
+            f"left: {processes} processes, {segments_left} segments",
             flush=True,
         )
     print(f"runs: {dict(runs)}")

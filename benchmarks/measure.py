@@ -51,9 +51,9 @@ def machine() -> dict[str, Any]:
 
 def machine_line() -> str:
     """The same in a line."""
-    found = machine()
-    packages = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    return f"{found['processor']}, {found['cores']} cores, load {found['load']}, Python {found['python']}, {packages}"
+    info = machine()
+    packages = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
+    return f"{info['processor']}, {info['cores']} cores, load {info['load']}, Python {info['python']}, {packages}"
 
 
 def in_turns(calls: Mapping[str, Call], rows: Sequence[Any], *, rounds: int, seconds: float) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def in_turns(calls: Mapping[str, Call], rows: Sequence[Any], *, rounds: int, sec
     The names take turns, so that a machine that others use as well is slow for all of them; each turn lasts about
     `seconds`, whatever a call takes.
     """
-    found: dict[str, list[float]] = {name: [] for name in calls}
+    samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             fed = itertools.cycle(rows)
@@ -74,23 +74,23 @@ def in_turns(calls: Mapping[str, Call], rows: Sequence[Any], *, rounds: int, sec
                 began = time.perf_counter()
                 call(row)
                 ended = time.perf_counter()
-                found[name].append(ended - began)
+                samples[name].append(ended - began)
                 if ended > until:
                     break
-    return {name: 1e6 * np.array(times) for name, times in found.items()}
+    return {name: 1e6 * np.array(times) for name, times in samples.items()}
 
 
 def at_rate(call: Call, rows: Sequence[Any], *, hertz: float, actions: int) -> Any:
     """Times of so many calls in microseconds, each at a tick of its own and asleep between: (actions,)."""
     call(rows[0])
-    found = []
+    times = []
     start = time.perf_counter() + 1 / hertz
     for k, row in enumerate(itertools.islice(itertools.cycle(rows), actions)):
         time.sleep(max(0.0, start + k / hertz - time.perf_counter()))
         began = time.perf_counter()
         call(row)
-        found.append(time.perf_counter() - began)
-    return 1e6 * np.array(found)
+        times.append(time.perf_counter() - began)
+    return 1e6 * np.array(times)
 
 
 def quantiles(times: Any) -> dict[str, float]:
@@ -101,9 +101,9 @@ def quantiles(times: Any) -> dict[str, float]:
 
 def parser(about: str) -> argparse.ArgumentParser:
     """A benchmark's flags; all have --json."""
-    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
-    return made
+    flags = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
+    return flags
 
 
 def keep(path: Path | None, data: Mapping[str, Any]) -> None:
@@ -126,7 +126,7 @@ def print_rows(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
         )
 
 
-def shown(value: float | None) -> str:
+def value_text(value: float | None) -> str:
     """Microseconds with three figures."""
     if value is None:
         return "-"

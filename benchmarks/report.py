@@ -18,7 +18,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from measure import FLOATS, shown
+from measure import FLOATS, value_text
 
 STYLES = {
     "emulator": ("C0", "-"),
@@ -44,7 +44,7 @@ AXES = {
 
 def us(value: float | None) -> str:
     """Microseconds with three figures; nothing where there are none."""
-    return "" if value is None else shown(value)
+    return "" if value is None else value_text(value)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -114,8 +114,8 @@ def scaling(data: dict[str, Any], out: Path) -> str:
     sweeps = data["sweeps"]
     figure = Figure(figsize=(11, 3.4 * ((len(sweeps) + 1) // 2)), layout="constrained")
     grid = figure.subplots((len(sweeps) + 1) // 2, 2, squeeze=False)
-    for axes, (sweep, found) in zip(grid.flat, sweeps.items(), strict=False):
-        _curves(axes, sweep, found)
+    for axes, (sweep, result) in zip(grid.flat, sweeps.items(), strict=False):
+        _curves(axes, sweep, result)
     for axes in grid.flat[len(sweeps) :]:
         axes.axis("off")
     handles, labels = max((axes.get_legend_handles_labels() for axes in grid.flat), key=lambda pair: len(pair[0]))
@@ -131,27 +131,27 @@ and takes tensors.
 
 ![time of an action against batch, neurons, layers, T and zeros](benchmarks-scaling.png)"""
     ]
-    for sweep, found in sweeps.items():
-        head = [AXES[sweep][0], *(f"{value:,g}" for value in found["values"])]
-        rows = [[name, *map(us, row)] for name, row in found["us"].items()]
-        rows.append(["spikes per action", *(f"{value:,.0f}" for value in found["spikes"])])
+    for sweep, result in sweeps.items():
+        head = [AXES[sweep][0], *(f"{value:,g}" for value in result["values"])]
+        rows = [[name, *map(us, row)] for name, row in result["us"].items()]
+        rows.append(["spikes per action", *(f"{value:,.0f}" for value in result["spikes"])])
         parts.append(table(head, rows))
     return "\n\n".join(parts)
 
 
-def _curves(axes: Axes, sweep: str, found: dict[str, Any]) -> None:
+def _curves(axes: Axes, sweep: str, result: dict[str, Any]) -> None:
     label, logarithmic = AXES[sweep]
-    for name, times in found["us"].items():
-        known = [(x, y) for x, y in zip(found["values"], times, strict=True) if y is not None]
+    for name, times in result["us"].items():
+        points = [(x, y) for x, y in zip(result["values"], times, strict=True) if y is not None]
         colour, line = STYLES[name]
-        axes.plot(*zip(*known, strict=True), line, color=colour, marker="o", markersize=3, label=name)
+        axes.plot(*zip(*points, strict=True), line, color=colour, marker="o", markersize=3, label=name)
     axes.set_xlabel(label)
     axes.set_ylabel("us per action")
     axes.set_yscale("log")
     if logarithmic:
         axes.set_xscale("log", base=2)
     if sweep != "zeros":
-        axes.set_xticks(found["values"], [f"{value:g}" for value in found["values"]])
+        axes.set_xticks(result["values"], [f"{value:g}" for value in result["values"]])
     axes.grid(alpha=0.3)
 
 
@@ -323,13 +323,13 @@ def page(folder: Path, out: Path) -> str:
             parts.append(f"## {title}\n\nAs `benchmarks/{name}.py` prints it:\n\n```\n{path.read_text().rstrip()}\n```")
         else:
             missing.append(f"{name}.py")
-    shown = machines[0][1] if machines else {"processor": "?", "cores": 0, "system": "", "python": "", "versions": {}}
-    loads = ", ".join(f"{found['load']} at {name}" for name, found in machines)
-    versions = ", ".join(f"{name} {version}" for name, version in shown["versions"].items())
+    first = machines[0][1] if machines else {"processor": "?", "cores": 0, "system": "", "python": "", "versions": {}}
+    loads = ", ".join(f"{info['load']} at {name}" for name, info in machines)
+    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     head = f"""# Benchmarks
 
-Written by `make bench`, which measures everything again. Machine: {shown["processor"]},
-{shown["cores"]} cores, {shown["system"]}, Python {shown["python"]}; {versions}. It was shared with other work while
+Written by `make bench`, which measures everything again. Machine: {first["processor"]},
+{first["cores"]} cores, {first["system"]}, Python {first["python"]}; {versions}. It was shared with other work while
 this was measured (load average {loads}): trust the ratios within a table, not times between tables, and not the 99th
 percentiles, which hold what the others did. No GPU was there: engine torch on CUDA is untested."""
     if missing:
@@ -339,12 +339,12 @@ percentiles, which hold what the others did. No GPU was there: engine torch on C
 
 def filled(text: str) -> str:
     """Paragraphs of prose in lines of 120 characters; tables, titles, pictures and code as they are."""
-    found, code = [], False
+    paragraphs, code = [], False
     for part in text.split("\n\n"):
         prose = not code and not part.startswith(("|", "#", "!", "```"))
-        found.append(textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False) if prose else part)
+        paragraphs.append(textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False) if prose else part)
         code ^= part.count("```") % 2 == 1
-    return "\n\n".join(found)
+    return "\n\n".join(paragraphs)
 
 
 def main(arguments: list[str] | None = None) -> Path:
@@ -352,9 +352,9 @@ def main(arguments: list[str] | None = None) -> Path:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("folder", type=Path, help="with what was measured")
     flags.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs")
-    chosen = flags.parse_args(arguments)
-    path: Path = chosen.out / "benchmarks.md"
-    path.write_text(page(chosen.folder, chosen.out), encoding="utf-8")
+    options = flags.parse_args(arguments)
+    path: Path = options.out / "benchmarks.md"
+    path.write_text(page(options.folder, options.out), encoding="utf-8")
     print(f"wrote {path}")
     return path
 

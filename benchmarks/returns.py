@@ -46,9 +46,9 @@ class Single(gymnasium.Wrapper):  # type: ignore[type-arg]
         return self._rounded(observation), info
 
     def step(self, action: Any) -> Any:
-        taken = np.asarray(action, dtype=np.float32)
-        self._digest.update(taken.tobytes())
-        observation, *rest = self.env.step(taken.astype(np.asarray(action).dtype))
+        values = np.asarray(action, dtype=np.float32)
+        self._digest.update(values.tobytes())
+        observation, *rest = self.env.step(values.astype(np.asarray(action).dtype))
         return (self._rounded(observation), *rest)
 
     def _rounded(self, observation: Any) -> Any:
@@ -59,29 +59,29 @@ class Single(gymnasium.Wrapper):  # type: ignore[type-arg]
 def sessions(policy: Policy, *, lava: bool) -> dict[str, Callable[[], Any]]:
     """Name -> opens the engine; the integers first."""
     program = nervecord.compile(policy, "lava")
-    found: dict[str, Callable[[], Any]] = {
+    openers: dict[str, Callable[[], Any]] = {
         "emulator": lambda: nervecord.open(program, engine="emulator", trace=False),
         "definition": lambda: nervecord.open(program, engine="definition", trace=False),
     }
     if engines.has_compiler():
-        found["c"] = lambda: nervecord.open(program, engine="c", trace=False)
+        openers["c"] = lambda: nervecord.open(program, engine="c", trace=False)
     if engines.has("onnx", "onnxruntime"):
         exact = nervecord.compile(policy, "onnx", form="integer")
-        found["onnxruntime"] = lambda: nervecord.open(exact, engine="onnxruntime")
+        openers["onnxruntime"] = lambda: nervecord.open(exact, engine="onnxruntime")
     if engines.has("torch"):
-        found["torch"] = lambda: nervecord.open(program, engine="torch", trace=False)
+        openers["torch"] = lambda: nervecord.open(program, engine="torch", trace=False)
     if lava:
-        found["lava"] = lambda: engines.lava_session(program)
-    found["float: reference"] = lambda: nervecord.open(policy)
+        openers["lava"] = lambda: engines.lava_session(program)
+    openers["float: reference"] = lambda: nervecord.open(policy)
     if engines.has("torch"):
-        found["float: torch"] = lambda: nervecord.open(policy, engine="torch", trace=False)
-        found["float: torch, float32"] = lambda: nervecord.open(
+        openers["float: torch"] = lambda: nervecord.open(policy, engine="torch", trace=False)
+        openers["float: torch, float32"] = lambda: nervecord.open(
             policy, engine="torch", precision="float32", trace=False
         )
     if engines.has("onnx", "onnxruntime"):
         floats = nervecord.compile(policy, "onnx")
-        found["float: onnxruntime"] = lambda: nervecord.open(floats, engine="onnxruntime")
-    return found
+        openers["float: onnxruntime"] = lambda: nervecord.open(floats, engine="onnxruntime")
+    return openers
 
 
 def played(name: str, opens: Callable[[], Any], env: str, episodes: int, seed: int) -> dict[str, Any]:
@@ -121,23 +121,23 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     flags.add_argument("--episodes", type=int, default=50)
     flags.add_argument("--seed", type=int, default=0, help="from which those of the episodes follow")
     flags.add_argument("--lava-episodes", type=int, default=50, help="0 leaves Lava out")
-    chosen = flags.parse_args(arguments)
-    policy = nervecord.read(chosen.policy)
+    options = flags.parse_args(arguments)
+    policy = nervecord.read(options.policy)
     assert isinstance(policy, Policy)
     env = policy.contract.environment
     print(machine_line())
-    lava = chosen.lava_episodes > 0 and engines.has_lava()
-    found: dict[str, Any] = {}
+    lava = options.lava_episodes > 0 and engines.has_lava()
+    results: dict[str, Any] = {}
     for name, opens in sessions(policy, lava=lava).items():
-        episodes = min(chosen.lava_episodes, chosen.episodes) if name == "lava" else chosen.episodes
-        row = played(name, opens, env, episodes, chosen.seed)
-        wanted = found.get("emulator", row)["digests"]
+        episodes = min(options.lava_episodes, options.episodes) if name == "lava" else options.episodes
+        row = played(name, opens, env, episodes, options.seed)
+        expected = results.get("emulator", row)["digests"]
         row["same"] = (
-            None if name.startswith("float") else all(wanted[key] == row["digests"][key] for key in row["digests"])
+            None if name.startswith("float") else all(expected[key] == row["digests"][key] for key in row["digests"])
         )
-        found[name] = row
+        results[name] = row
         print(f"{name}: {row['seconds']:.0f} s", file=sys.stderr, flush=True)
-    head = [f"{env}, seeds from {chosen.seed}", "episodes", "return", "actions", "as the emulator"]
+    head = [f"{env}, seeds from {options.seed}", "episodes", "return", "actions", "as the emulator"]
     rows = [
         [
             name,
@@ -146,13 +146,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             f"{sum(row['lengths']):,}",
             {True: "to the bit", False: "DIFFER", None: ""}[row["same"]],
         ]
-        for name, row in found.items()
+        for name, row in results.items()
     ]
     print_rows(head, rows)
-    keep(chosen.json, {"environment": env, "seed": chosen.seed, "engines": found})
-    if not all(row["same"] in (True, None) for row in found.values()):
+    keep(options.json, {"environment": env, "seed": options.seed, "engines": results})
+    if not all(row["same"] in (True, None) for row in results.values()):
         sys.exit(1)
-    return found
+    return results
 
 
 if __name__ == "__main__":

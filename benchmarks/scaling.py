@@ -23,7 +23,7 @@ from typing import Any
 
 import engines
 import numpy as np
-from measure import Call, in_turns, keep, machine_line, parser, print_rows, shown
+from measure import Call, in_turns, keep, machine_line, parser, print_rows, value_text
 
 import nervecord
 from nervecord.compiler.files.program import Program
@@ -65,8 +65,8 @@ def thinned(policy: Policy, share: float) -> Policy:
     rng = np.random.default_rng(1)
     for name, op in policy.graph.nodes.items():
         if isinstance(op, Affine):
-            kept = rng.random(op.weight.shape) >= share
-            policy = with_node(policy, name, op.replace(weight=op.weight * kept / np.sqrt(max(1 - share, 0.05))))
+            mask = rng.random(op.weight.shape) >= share
+            policy = with_node(policy, name, op.replace(weight=op.weight * mask / np.sqrt(max(1 - share, 0.05))))
     return policy
 
 
@@ -76,10 +76,10 @@ def calls_of(policy: Policy, batch: int, device: str) -> Iterator[dict[str, Call
     program: Program = nervecord.compile(policy, "lava")
     with contextlib.ExitStack() as stack:
 
-        def session(given: Program | Policy, **how: Any) -> Any:
-            made = stack.enter_context(nervecord.open(given, trace=False, **how))
-            made.reset(batch)
-            return made
+        def session(subject: Program | Policy, **how: Any) -> Any:
+            engine = stack.enter_context(nervecord.open(subject, trace=False, **how))
+            engine.reset(batch)
+            return engine
 
         calls: dict[str, Call] = {"emulator": session(program, engine="emulator").step}
         if engines.has_compiler():
@@ -88,12 +88,12 @@ def calls_of(policy: Policy, batch: int, device: str) -> Iterator[dict[str, Call
             exact = nervecord.compile(policy, "onnx", form="integer")
             calls["onnxruntime"] = engines.onnx_file(exact) if batch == 1 else session(exact, engine="onnxruntime").step
         if engines.has("torch"):
-            for name, given, how in (
+            for name, source, how in (
                 ("torch", program, {}),
                 ("float: torch", policy, {}),
                 ("float: torch, float32", policy, {"precision": "float32"}),
             ):
-                calls[name] = on_device(session(given, engine="torch", device=device, **how), device)
+                calls[name] = on_device(session(source, engine="torch", device=device, **how), device)
         if batch * sum(op.neurons for op in policy.graph.nodes.values()) < SLOWEST:
             calls["definition"] = session(program, engine="definition").step
             calls["float: definition"] = session(policy).step
@@ -107,35 +107,37 @@ def on_device(session: Any, device: str) -> Call:
     """Tensors that are there already, as a simulator on the device gives them."""
     import torch
 
-    held: dict[int, Any] = {}
+    tensors: dict[int, Any] = {}
     wait: Callable[[], object] = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
 
     def call(row: Any) -> Any:
-        given = held.get(id(row))
-        if given is None:
-            given = held[id(row)] = torch.from_numpy(np.atleast_2d(row)).to(device)
-        action = session.act(given)
+        tensor = tensors.get(id(row))
+        if tensor is None:
+            tensor = tensors[id(row)] = torch.from_numpy(np.atleast_2d(row)).to(device)
+        action = session.act(tensor)
         wait()
         return action
 
     return call
 
 
-def measured(sweep: str, values: tuple[float, ...], chosen: Any) -> dict[str, Any]:
+def measured(sweep: str, values: tuple[float, ...], options: Any) -> dict[str, Any]:
     """Engine -> microseconds of an action at each value, or None where it was not measured; and spikes per action."""
     series: dict[str, list[float | None]] = {}
     spikes = []
     for k, value in enumerate(values):
         policy = policy_of(sweep, value)
         batch = int(value) if sweep == "batch" else 1
-        drawn = engines.observations(policy)
+        observations = engines.observations(policy)
         rows = (
-            [np.resize(np.roll(drawn, shift, axis=0), (batch, 27)) for shift in range(4)] if batch > 1 else list(drawn)
+            [np.resize(np.roll(observations, shift, axis=0), (batch, 27)) for shift in range(4)]
+            if batch > 1
+            else list(observations)
         )
-        with calls_of(policy, batch, chosen.device) as calls:
-            times = in_turns(calls, rows, rounds=chosen.rounds, seconds=chosen.seconds)
+        with calls_of(policy, batch, options.device) as calls:
+            times = in_turns(calls, rows, rounds=options.rounds, seconds=options.seconds)
         with nervecord.open(nervecord.compile(policy, "lava")) as session:
-            for row in drawn[:64]:
+            for row in observations[:64]:
                 session.step(row)
             spikes.append(session.counts.per_action()["spikes"])
         for name in times:
@@ -151,18 +153,18 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     flags.add_argument("--sweeps", nargs="+", choices=tuple(SWEEPS), default=list(SWEEPS))
     flags.add_argument("--first", type=int, default=None, metavar="N", help="only the first N values of each")
     flags.add_argument("--device", default="cpu", help="of the engine torch")
-    chosen = flags.parse_args(arguments)
+    options = flags.parse_args(arguments)
     print(machine_line())
-    found = {}
-    for sweep in chosen.sweeps:
-        found[sweep] = measured(sweep, SWEEPS[sweep][: chosen.first], chosen)
+    results = {}
+    for sweep in options.sweeps:
+        results[sweep] = measured(sweep, SWEEPS[sweep][: options.first], options)
         print(f"\nus per action by {UNITS[sweep]}")
-        head = [UNITS[sweep], *(f"{value:,g}" for value in found[sweep]["values"])]
-        rows = [[name, *map(shown, row)] for name, row in found[sweep]["us"].items()]
-        print_rows(head, [*rows, ["(spikes per action)", *map(shown, found[sweep]["spikes"])]])
+        head = [UNITS[sweep], *(f"{value:,g}" for value in results[sweep]["values"])]
+        rows = [[name, *map(value_text, row)] for name, row in results[sweep]["us"].items()]
+        print_rows(head, [*rows, ["(spikes per action)", *map(value_text, results[sweep]["spikes"])]])
         sys.stdout.flush()
-    keep(chosen.json, {"device": chosen.device, "sweeps": found})
-    return found
+    keep(options.json, {"device": options.device, "sweeps": results})
+    return results
 
 
 if __name__ == "__main__":

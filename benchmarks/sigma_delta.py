@@ -87,8 +87,8 @@ def main() -> None:
     x = observations(rng, args.actions, args.sizes[0])
     marks = sorted({min(k, args.actions) for k in (10, 100, args.actions // 2, args.actions)})
     print(f"python {platform.python_version()}, {'-'.join(map(str, args.sizes))}, {args.actions} actions")
-    shown = "".join(f"{f'error at {k}':>15}" for k in marks)
-    print(f"{'':<26}{'exponent':>9}{'magnitude':>10}{shown}{'events':>9}")
+    header = "".join(f"{f'error at {k}':>15}" for k in marks)
+    print(f"{'':<26}{'exponent':>9}{'magnitude':>10}{header}{'events':>9}")
     for name, exponent, threshold in WAYS:
         weights = [mantissas(w, exponent) for w in real]
         graph = network(weights, biases, exponent, threshold)
@@ -103,28 +103,28 @@ def mantissas(weight: Any, exponent: int) -> Any:
     return 2 * np.clip(np.rint(weight * 2.0**-exponent / 2), -128, 127).astype(np.int64)
 
 
-def report(name: str, graph: Graph, wanted: Any, x: Any, marks: list[int]) -> None:
+def report(name: str, graph: Graph, expected: Any, x: Any, marks: list[int]) -> None:
     """One line: mean error of what is read, over the last tenth of the actions up to each mark."""
-    made = plan(graph)
+    network_plan = plan(graph)
     exponent = graph.nodes["dense0"].weight_exp  # type: ignore[attr-defined]
-    refused = [finding for finding in overflows(prove(made), lava_arithmetic()) if finding.severity == "error"]
+    refused = [finding for finding in overflows(prove(network_plan), lava_arithmetic()) if finding.severity == "error"]
     if refused:
         print(f"{name:<26}{exponent:>9}  not proved: {refused[0].node}: {refused[0].message}")
         return
-    depth = len(made.connections) + 1
-    held = np.repeat(x, depth, axis=0)
-    stream = EmulatorStream(made)
-    read = stream.run(held)["output"][depth - 1 :: depth, 0]
-    machine = Machine(made)
-    few = held[: 50 * depth]
+    depth = len(network_plan.connections) + 1
+    inputs = np.repeat(x, depth, axis=0)
+    stream = EmulatorStream(network_plan)
+    outputs = stream.run(inputs)["output"][depth - 1 :: depth, 0]
+    machine = Machine(network_plan)
+    few = inputs[: 50 * depth]
     plain = np.stack([machine.block({"input": row[None, None]})[0]["output"][0, 0] for row in few])
-    same = np.array_equal(plain[depth - 1 :: depth], read[: len(few) // depth])
-    error = np.abs(read - wanted)
+    same = np.array_equal(plain[depth - 1 :: depth], outputs[: len(few) // depth])
+    error = np.abs(outputs - expected)
     means = [float(error[max(0, k - max(k // 10, 1)) : k].mean()) for k in marks]
     counts = stream.counts.synaptic_events
-    events = sum(counts[step.name] for step in made.connections[1:]) / len(x)
-    shown = "".join(f"{mean:>15,.1f}" for mean in means)
-    print(f"{name:<26}{exponent:>9}{np.abs(wanted).mean():>10,.0f}{shown}{events:>9,.0f}")
+    events = sum(counts[step.name] for step in network_plan.connections[1:]) / len(x)
+    columns = "".join(f"{mean:>15,.1f}" for mean in means)
+    print(f"{name:<26}{exponent:>9}{np.abs(expected).mean():>10,.0f}{columns}{events:>9,.0f}")
     print(f"    emulator equal to the definition: {same}")
 
 

@@ -31,7 +31,7 @@ from typing import Any
 
 import engines
 import numpy as np
-from measure import keep, machine_line, parser, print_rows, quantiles, shown
+from measure import keep, machine_line, parser, print_rows, quantiles, value_text
 
 import nervecord
 from nervecord.compiler.graph.graph import Graph, chain
@@ -110,9 +110,9 @@ def llvm(name: str) -> str:
         Missing: there is none.
     """
     for version in range(NEWEST_LLVM, OLDEST_LLVM - 1, -1):
-        found = shutil.which(f"{name}-{version}")
-        if found is not None:
-            return found
+        path = shutil.which(f"{name}-{version}")
+        if path is not None:
+            return path
     raise Missing(f"{name} of LLVM {OLDEST_LLVM} or later is not here (apt-get install mlir-22-tools llvm-22)")
 
 
@@ -152,11 +152,11 @@ def _generic(maps: list[str], kinds: list[str], ins: str, outs: str, body: str) 
 
 
 def _linear(line: str) -> str:
-    found = re.search(
+    match = re.search(
         r"ins\((%\w+), (%\w+)\)(?: bias\((%\w+) : (memref<\w+>)\))? out\((%\w+)\).* : (\S+), (\S+) -> (\S+)$", line
     )
-    assert found is not None, line
-    x, weight, bias, bias_type, out, x_type, weight_type, out_type = found.groups()
+    assert match is not None, line
+    x, weight, bias, bias_type, out, x_type, weight_type, out_type = match.groups()
     zero = f"%zero_{out[1:]}"
     parts = [
         f"{zero} = arith.constant 0 : i32",
@@ -184,11 +184,11 @@ def _linear(line: str) -> str:
 
 
 def _rescale(line: str) -> str:
-    found = re.search(
+    match = re.search(
         r"ins\((%\w+)\) out\((%\w+)\) \{w_scale = (-?\d+) : i64, d_scale = (-?\d+) : i64\} : (\S+) -> (\S+)$", line
     )
-    assert found is not None, line
-    x, out, w_scale, d_scale, x_type, out_type = found.groups()
+    assert match is not None, line
+    x, out, w_scale, d_scale, x_type, out_type = match.groups()
     by = int(d_scale) - int(w_scale)
     shift = f"%y = arith.{'shli' if by >= 0 else 'shrsi'} %x, %by : i32"
     return _generic(
@@ -201,12 +201,12 @@ def _rescale(line: str) -> str:
 
 
 def _lif(line: str) -> str:
-    found = re.search(r"ins\((%\w+)\) state\((%\w+)\) out\((%\w+)\) \{(.*)\} : (\S+), (\S+) -> (\S+)$", line)
-    assert found is not None, line
-    x, v, out, attributes, x_type, v_type, out_type = found.groups()
-    said = {key: int(value) for key, value in re.findall(r"(\w+) = (-?\d+) : i64", attributes)}
+    match = re.search(r"ins\((%\w+)\) state\((%\w+)\) out\((%\w+)\) \{(.*)\} : (\S+), (\S+) -> (\S+)$", line)
+    assert match is not None, line
+    x, v, out, attributes, x_type, v_type, out_type = match.groups()
+    values = {key: int(value) for key, value in re.findall(r"(\w+) = (-?\d+) : i64", attributes)}
     constants = "\n".join(
-        f"%{name} = arith.constant {said[key]} : i32"
+        f"%{name} = arith.constant {values[key]} : i32"
         for name, key in (("by", "d_scale"), ("decay", "decay_int"), ("th", "threshold_int"), ("reset", "v_reset_int"))
     )
     return _generic(
@@ -227,48 +227,48 @@ LOWERED = {"linear": _linear, "rescale": _rescale, "lif": _lif}
 
 def their_object(folder: Path, passes: list[str], flags: tuple[str, ...]) -> Path:
     """network.mlir as an object file."""
-    build_folder, made = folder / "build", folder / "network.o"
+    build_folder, object_file = folder / "build", folder / "network.o"
     text = (build_folder / "network.mlir").read_text(encoding="utf-8")
     own = os.environ.get("SNN_OPT")
 
-    def piped(words: list[str], given: str) -> str:
-        return subprocess.run(words, input=given, stdout=subprocess.PIPE, text=True, check=True).stdout
+    def piped(words: list[str], stdin: str) -> str:
+        return subprocess.run(words, input=stdin, stdout=subprocess.PIPE, text=True, check=True).stdout
 
     loops = piped([own, "--convert-snn-to-linalg"], text) if own else lowered(text)
     code = piped([llvm("mlir-translate"), "--mlir-to-llvmir"], piped([llvm("mlir-opt"), *passes], loops))
-    words = [llvm("llc"), "--relocation-model=pic", "-filetype=obj", *flags, "-o", str(made)]
+    words = [llvm("llc"), "--relocation-model=pic", "-filetype=obj", *flags, "-o", str(object_file)]
     subprocess.run(words, input=code, text=True, check=True)
-    return made
+    return object_file
 
 
 def section_bytes(path: Path) -> int:
     """Code and constants of an object file or library."""
-    said = subprocess.run(["size", "-A", str(path)], stdout=subprocess.PIPE, text=True, check=True).stdout
-    rows = [line.split() for line in said.splitlines()]
+    output = subprocess.run(["size", "-A", str(path)], stdout=subprocess.PIPE, text=True, check=True).stdout
+    rows = [line.split() for line in output.splitlines()]
     return sum(int(row[1]) for row in rows if len(row) == 3 and row[0].startswith((".text", ".rodata", ".data")))
 
 
 def times_of(call: Any, steps: int, rounds: int) -> list[float]:
     """Microseconds of a step, of each round."""
-    found = []
+    times = []
     for _ in range(rounds):
         began = time.perf_counter()
         call()
-        found.append(1e6 * (time.perf_counter() - began) / steps)
-    return found
+        times.append(1e6 * (time.perf_counter() - began) / steps)
+    return times
 
 
-def apart(found: Any, wanted: Any) -> float:
+def apart(actual: Any, expected: Any) -> float:
     """Share of output spikes that differ; ours come some steps later, by a step for each connection."""
-    shifts = [(found[k:] != wanted[: len(wanted) - k]).mean() for k in range(8)]
+    shifts = [(actual[k:] != expected[: len(expected) - k]).mean() for k in range(8)]
     return float(min(shifts))
 
 
-def measured(graph: Graph, chosen: Any, folder: Path) -> list[dict[str, Any]]:
+def measured(graph: Graph, options: Any, folder: Path) -> list[dict[str, Any]]:
     """A row for each way of building."""
     rng = np.random.default_rng(1)
-    x = (rng.random((chosen.steps, INPUTS)) < 0.3).astype(np.int8)
-    wanted = nervecord.stream(graph).run(x.astype(float))["output"][:, 0]
+    x = (rng.random((options.steps, INPUTS)) < 0.3).astype(np.int8)
+    expected = nervecord.stream(graph).run(x.astype(float))["output"][:, 0]
     write_nir(graph, folder / "network.nir")
     np.savetxt(folder / "input.csv", x, fmt="%d", delimiter=",")
     program = nervecord.compile(graph, "c", calibration=x.astype(float))
@@ -279,19 +279,19 @@ def measured(graph: Graph, chosen: Any, folder: Path) -> list[dict[str, Any]]:
         place = Path(tempfile.mkdtemp(dir=folder))
         library = ctypes.CDLL(str(build({**source.files(), "loop.c": OUR_LOOP}, "policy", place, compiler(), flags)))
         library.loop.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_size_t]
-        state, given = np.zeros(1, source.dtype), np.ascontiguousarray(x, np.int32)
-        out = np.zeros((chosen.steps, OUTPUTS), np.int32)
-        calls[name] = (library, library.loop, (state, given, out), out)
+        state, inputs = np.zeros(1, source.dtype), np.ascontiguousarray(x, np.int32)
+        out = np.zeros((options.steps, OUTPUTS), np.int32)
+        calls[name] = (library, library.loop, (state, inputs, out), out)
         subprocess.run([*compiler(), *STRICT, *flags, "-c", "policy.c", "policy_weights.c"], cwd=place, check=True)
         rows[name] = {
             "name": name,
             "code_bytes": sum(section_bytes(place / f"policy{it}.o") for it in ("", "_weights")),
         }
-    python = their_python(chosen.install)
-    said = subprocess.run(
+    python = their_python(options.install)
+    output = subprocess.run(
         [python, "-I", "-c", CODEGEN, str(folder)], stdout=subprocess.PIPE, text=True, check=True
     ).stdout
-    passes = json.loads(said.splitlines()[-1])
+    passes = json.loads(output.splitlines()[-1])
     neurons = [op.size for op in graph.nodes.values() if op.neurons]
     names = [f"v{k}" for k in range(len(neurons))]
     loop = THEIR_LOOP.format(
@@ -306,25 +306,25 @@ def measured(graph: Graph, chosen: Any, folder: Path) -> list[dict[str, Any]]:
     )
     for name, flags in THEIRS:
         place = Path(tempfile.mkdtemp(dir=folder))
-        made = shutil.move(their_object(folder, passes, flags), place / "network.o")
+        object_file = shutil.move(their_object(folder, passes, flags), place / "network.o")
         (place / "loop.c").write_text(loop, encoding="ascii")
         words = [*compiler(), "-O2", "-shared", "-fPIC", "-o", "their.so", "loop.c", "network.o"]
         subprocess.run(words, cwd=place, check=True)
         library = ctypes.CDLL(str(place / "their.so"))
         library.loop.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_size_t]
-        out = np.zeros((chosen.steps, OUTPUTS), np.int8)
+        out = np.zeros((options.steps, OUTPUTS), np.int8)
         calls[name] = (library, library.loop, (x, out), out)
-        rows[name] = {"name": name, "code_bytes": section_bytes(Path(made))}
+        rows[name] = {"name": name, "code_bytes": section_bytes(Path(object_file))}
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(chosen.rounds):  # in turns
+    for _ in range(options.rounds):  # in turns
         for name, (_library, function, arrays, _out) in calls.items():
             places = [array.ctypes.data for array in arrays]
-            times[name] += times_of(lambda f=function, p=places: f(*p, chosen.steps), chosen.steps, 1)  # type: ignore[misc]
+            times[name] += times_of(lambda f=function, p=places: f(*p, options.steps), options.steps, 1)  # type: ignore[misc]
     for name, (_library, _function, _arrays, out) in calls.items():
         rows[name] |= quantiles(times[name]) | {
-            "note": f"{apart(out, wanted):.2%} of output spikes differ from the floats'",
+            "note": f"{apart(out, expected):.2%} of output spikes differ from the floats'",
             "p99": None,
-            "apart": apart(out, wanted),
+            "apart": apart(out, expected),
         }
     return list(rows.values())
 
@@ -336,15 +336,15 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     flags.add_argument("--steps", type=int, default=2000)
     flags.add_argument("--rounds", type=int, default=15)
     flags.add_argument("--install", type=Path, metavar="FOLDER", help="environment of snn-mlir; made if it is missing")
-    chosen = flags.parse_args(arguments)
+    options = flags.parse_args(arguments)
     print(machine_line())
-    graph = network(chosen.hidden)
-    shape = "-".join(map(str, (INPUTS, *chosen.hidden, OUTPUTS)))
+    graph = network(options.hidden)
+    shape = "-".join(map(str, (INPUTS, *options.hidden, OUTPUTS)))
     own = "its snn-opt" if os.environ.get("SNN_OPT") else "our reading of its ops in place of snn-opt"
     rows: list[dict[str, Any]] = []
     about = (
         f"A chain of Linear and LIF, {shape}, spikes in and out, state carried, from one NIR file that both read; a "
-        f"step of the network called in a loop in C, median of {chosen.rounds} runs of {chosen.steps} steps, by "
+        f"step of the network called in a loop in C, median of {options.rounds} runs of {options.steps} steps, by "
         f"`benchmarks/snn_mlir.py`. snn-mlir {VERSION} has int8 weights with one scale for a layer, multiplies "
         f"densely, and is lowered by {own} and LLVM's tools with the passes that it lists; ours adds the rows of the "
         "neurons that fired. Neither network is the floats': a spike that differs goes on."
@@ -353,7 +353,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         try:
             if not engines.has_compiler():
                 raise Missing("there is no C compiler")
-            rows = measured(graph, chosen, Path(name))
+            rows = measured(graph, options, Path(name))
         except Missing as missing:
             about = f"Not compared: {missing}."
             print(f"snn-mlir: not compared: {missing}")
@@ -361,9 +361,9 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         print(f"snn-mlir {VERSION} and nervecord, {shape}, {own}")
         print_rows(
             ["us a step", "median", "code and constants", "output spikes that differ from the floats'"],
-            [[row["name"], shown(row["median"]), f"{row['code_bytes']:,}", f"{row['apart']:.2%}"] for row in rows],
+            [[row["name"], value_text(row["median"]), f"{row['code_bytes']:,}", f"{row['apart']:.2%}"] for row in rows],
         )
-    keep(chosen.json, {"about": about, "rows": rows})
+    keep(options.json, {"about": about, "rows": rows})
     return rows
 
 

@@ -84,17 +84,17 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         own.append(1e6 * timed.seconds / config.batch)
     run.simulator.close()
     outside = [a - b for a, b in zip(total, own, strict=True)]
-    found = {name: statistics.median(part) for name, part in (("training", total), ("simulator", own))}
-    found["outside"] = statistics.median(outside)
+    medians = {name: statistics.median(part) for name, part in (("training", total), ("simulator", own))}
+    medians["outside"] = statistics.median(outside)
     print(f"machine: {machine_line()}")
     print(
         f"{args.env}, {args.policy} {args.neurons}, T = {args.steps}, 8 epochs, minibatch {args.minibatch}, "
         f"{args.num_envs} environments, {args.updates} x {config.batch} environment steps, CPU microseconds for each"
     )
-    print(f"training          {found['training']:8.1f}")
-    print(f"simulator         {found['simulator']:8.1f}")
-    print(f"outside it        {found['outside']:8.1f} (from {min(outside):.1f} to {max(outside):.1f})")
-    return found
+    print(f"training          {medians['training']:8.1f}")
+    print(f"simulator         {medians['simulator']:8.1f}")
+    print(f"outside it        {medians['outside']:8.1f} (from {min(outside):.1f} to {max(outside):.1f})")
+    return medians
 
 
 if __name__ == "__main__":

@@ -62,11 +62,11 @@ def timed(words: list[str], folder: Path) -> dict[str, float]:
         [sys.executable, "-m", "nervecord", *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
         assert process.stderr is not None
-        said = process.stderr.read()
+        message = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"nervecord {' '.join(words)}: exit {process.returncode}\n{said.decode()}")
+        raise SystemExit(f"nervecord {' '.join(words)}: exit {process.returncode}\n{message.decode()}")
     return {
         "wall": time.perf_counter() - began,
         "processor": usage.ru_utime + usage.ru_stime,
@@ -80,22 +80,22 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     flags.add_argument("--runs", type=int, default=3, help="of each verb; the median is shown")
     flags.add_argument("--quick", action="store_true", help="leave out what trains")
     flags.add_argument("--only", nargs="+", choices=tuple(VERBS), default=list(VERBS), metavar="VERB")
-    chosen = flags.parse_args(arguments)
+    options = flags.parse_args(arguments)
     print(machine_line())
-    found: dict[str, list[dict[str, float]]] = {}
+    results: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "zoo").symlink_to(ZOO)
         (folder / "small.toml").write_text(STUDY)
         np.save(folder / "observations.npy", np.random.default_rng(0).normal(size=(500, 27)))
-        for number in range(chosen.runs):
+        for number in range(options.runs):
             for place, (verb, words) in enumerate(VERBS.items()):
-                if verb not in chosen.only or (chosen.quick and verb in TRAINS):
+                if verb not in options.only or (options.quick and verb in TRAINS):
                     continue
-                given = words.replace("NEW", f"new{place}-{number}").split()
-                found.setdefault(verb, []).append(timed([verb.partition(",")[0], *given], folder))
+                command = words.replace("NEW", f"new{place}-{number}").split()
+                results.setdefault(verb, []).append(timed([verb.partition(",")[0], *command], folder))
     medians = {
-        verb: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for verb, runs in found.items()
+        verb: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for verb, runs in results.items()
     }
     print_rows(
         ["verb", "wall s", "processor s", "MB", "arguments"],
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             for verb, row in medians.items()
         ],
     )
-    keep(chosen.json, {"verbs": medians, "arguments": VERBS, "runs": chosen.runs})
+    keep(options.json, {"verbs": medians, "arguments": VERBS, "runs": options.runs})
     return medians
 
 

@@ -30,8 +30,8 @@ COLOURS = {
 
 def tiles(text: str) -> list[tuple[int, int, str, int]]:
     """(x, y, kind, bits that are set) of each tile of a configuration in icestorm's text form."""
-    found = re.finditer(r"^\.(\w+)_tile (\d+) (\d+)\n((?:[01]+\n)+)", text, re.MULTILINE)
-    return [(int(tile[2]), int(tile[3]), tile[1], tile[4].count("1")) for tile in found]
+    matches = re.finditer(r"^\.(\w+)_tile (\d+) (\d+)\n((?:[01]+\n)+)", text, re.MULTILINE)
+    return [(int(tile[2]), int(tile[3]), tile[1], tile[4].count("1")) for tile in matches]
 
 
 def draw(text: str, title: str, path: Path) -> None:

@@ -190,8 +190,8 @@ def _table(kind: type[Op] | type[Part]) -> Iterator[str]:
     defaults = {f.name: f.default for f in dataclasses.fields(kind)}
     for name, declared in declarations(kind):
         default = defaults[name]
-        shown = "" if default is dataclasses.MISSING else "none" if default is None else f"{default}"
-        yield f"| `{name}` | {_what(declared)} | {_allowed(declared)} | {shown} | {_plain(declared.about)} |"
+        default_text = "" if default is dataclasses.MISSING else "none" if default is None else f"{default}"
+        yield f"| `{name}` | {_what(declared)} | {_allowed(declared)} | {default_text} | {_plain(declared.about)} |"
     yield ""
 
 

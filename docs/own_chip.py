@@ -150,7 +150,7 @@ def document() -> str:
             "[convolution]",
             "Of a chip that convolves, for inspecting. Lowering unrolls convolutions to synapses.",
             keys_of(Convolution),
-            known="not known",
+            fallback="not known",
         ),
         "\n## [nodes]\n\nKinds of nodes that the chip realises, for each level that a graph can have (`imported`,\n"
         "`discrete`, `integer`), with a `source` and a `confidence`. With an `[arithmetic]` it follows.\n",
@@ -160,7 +160,7 @@ def document() -> str:
 
 
 def _section(
-    title: str, text: str, keys: Mapping[str, Key], follows: Mapping[str, object] | None = None, known: str = ""
+    title: str, text: str, keys: Mapping[str, Key], follows: Mapping[str, object] | None = None, fallback: str = ""
 ) -> str:
     """A table of keys; follows: those that the arithmetic says."""
     lines = [
@@ -170,7 +170,7 @@ def _section(
         "|---|---|---|---|",
     ]
     for name, key in keys.items():
-        default = key.default_text or ("needed" if follows is None and not known else "not known")
+        default = key.default_text or ("needed" if follows is None and not fallback else "not known")
         if follows is not None and name in follows:
             default = "follows from `[arithmetic]`"
         if key.default == "":

@@ -38,9 +38,9 @@ line: `nervecord --help`.
 def gather() -> None:
     """Copy the documents, and what they show, to `STAGE`; write the pages of the API."""
     shutil.rmtree(STAGE, ignore_errors=True)
-    found = [ROOT / name for name in TOP]
-    found += [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
-    for path in found:
+    paths = [ROOT / name for name in TOP]
+    paths += [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
+    for path in paths:
         target = STAGE / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -99,9 +99,9 @@ def main() -> int:
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--config-file", str(ROOT / "mkdocs.yml")]
     # The theme speaks of its successor at every build.
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(words, cwd=ROOT, check=False, env=environment)
-    if done.returncode:
-        return done.returncode
+    process = subprocess.run(words, cwd=ROOT, check=False, env=environment)
+    if process.returncode:
+        return process.returncode
     if broken := broken_links(SITE):
         print("Links that lead to no file:", *broken, sep="\n  ", file=sys.stderr)
         return 1

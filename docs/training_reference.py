@@ -77,7 +77,7 @@ def _fields(kind: type[Part], left_out: set[str]) -> Iterator[str]:
     for f in dataclasses.fields(kind):  # type: ignore[arg-type]  # a Part is always a dataclass
         if f.name not in left_out:
             text = f.metadata["help"].replace("|", "\\|")
-            words = [f"`{spelled(kind, f.name)}`", shown(f.default), values(f), _yes(f.metadata.get("resumable")), text]
+            words = [f"`{spelled(kind, f.name)}`", cell(f.default), values(f), _yes(f.metadata.get("resumable")), text]
             yield f"| {' | '.join(words)} |"
 
 
@@ -98,11 +98,11 @@ def values(f: dataclasses.Field[Any]) -> str:
     kinds = {int: "integer", float: "number", str: "text", tuple: "integers" if "least" in bounds else "names"}
     signs = {"least": "at least", "above": "above", "most": "at most", "below": "below"}
     limits = [f"{sign} {bounds[name]:,}" for name, sign in signs.items() if name in bounds]
-    needed = [f"{flag_name(bounds['needs'][0])} {shown(bounds['needs'][1])}"] if "needs" in bounds else []
+    needed = [f"{flag_name(bounds['needs'][0])} {cell(bounds['needs'][1])}"] if "needs" in bounds else []
     return ", ".join([kinds[type(default)], *limits]) + "".join(f"; needs {need}" for need in needed)
 
 
-def shown(value: Any) -> str:
+def cell(value: Any) -> str:
     """A value in the document."""
     if isinstance(value, bool):
         return _yes(value)

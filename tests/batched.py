@@ -18,10 +18,10 @@ def assert_same_stream(case: Case, batch: int, device: str) -> None:
     rng = np.random.default_rng(case.seed)
     for start in range(0, len(next(iter(inputs.values()))), steps):
         block, active = {n: x[start : start + steps] for n, x in inputs.items()}, rng.random(batch) < 0.7
-        wanted, found = plain.step(block, active), engine.step(block, active)
-        for name, rows in wanted.items():
-            assert rows.dtype == found[name].dtype
-            np.testing.assert_array_equal(found[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
+        outputs, actual_outputs = plain.step(block, active), engine.step(block, active)
+        for name, rows in outputs.items():
+            assert rows.dtype == actual_outputs[name].dtype
+            np.testing.assert_array_equal(actual_outputs[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
         expected, actual = plain.trace(), engine.trace()
         assert list(actual) == list(expected)
         for name, rows in expected.items():

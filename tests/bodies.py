@@ -18,6 +18,6 @@ def computed(equations: Callable[[Any], Any], x: Any, kind: Kind = "integer") ->
     values = equations(do.x)
     several = isinstance(values, tuple)
     body = do.body(do.x)
-    found = Evaluator(body).values({}, np.asarray(x))
-    results = [found[value.place] for value in (values if several else (values,))]
+    by_place = Evaluator(body).values({}, np.asarray(x))
+    results = [by_place[value.place] for value in (values if several else (values,))]
     return tuple(results) if several else results[0]

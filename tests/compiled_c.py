@@ -52,7 +52,7 @@ def assert_same_blocks(case: Case, flags: tuple[str, ...] = QUICK) -> None:
     layout, steps = compiled.layout, case.plan.schedule.steps
     for start in range(0, len(next(iter(case.inputs.values()))), steps):
         block = {name: x[start : start + steps, None] for name, x in case.inputs.items()}
-        wanted, values = machine.block(block)
+        expected, values = machine.block(block)
         x = np.append(entering(layout, machine.entered, 1), np.full(beyond, BEYOND, dtype=np.int32))
         outputs, left_over = (np.full(layout.out_dim + beyond, BEYOND, dtype=np.int32) for _ in range(2))
         assert step(compiled.states.ctypes.data, x.ctypes.data, outputs.ctypes.data) == 0
@@ -60,9 +60,9 @@ def assert_same_blocks(case: Case, flags: tuple[str, ...] = QUICK) -> None:
         assert (outputs[layout.out_dim :] == BEYOND).all()
         out, again = outputs[None, : layout.out_dim], left_over[None, : layout.out_dim]
         compiled.after_block()
-        found = machine.after.leave(left(layout, out))
-        for name, rows in wanted.items():
-            np.testing.assert_array_equal(found[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
+        actual = machine.after.leave(left(layout, out))
+        for name, rows in expected.items():
+            np.testing.assert_array_equal(actual[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
         np.testing.assert_array_equal(out, again, err_msg=f"seed {case.seed}, {start}: emitted")
         trace = compiled.trace()
         assert list(trace) == list(values[0])
@@ -76,13 +76,13 @@ def assert_same_blocks(case: Case, flags: tuple[str, ...] = QUICK) -> None:
 def assert_recorded(case: Case, source: Source, step: Any) -> None:
     """What the self-test of an emitted stream would say."""
     recorded = record(case.plan, source, 4)
-    for k, (x, wanted) in enumerate(zip(recorded.given, recorded.wanted, strict=True)):
+    for k, (x, expected) in enumerate(zip(recorded.given, recorded.wanted, strict=True)):
         if k in (0, recorded.reset):
             state = np.zeros(1, dtype=source.dtype)
             poison(state)
-        found = np.empty_like(wanted)
-        assert step(state.ctypes.data, x.ctypes.data, found.ctypes.data) == recorded.codes[k]
-        np.testing.assert_array_equal(found, wanted, err_msg=f"seed {case.seed}, recorded step {k}")
+        actual = np.empty_like(expected)
+        assert step(state.ctypes.data, x.ctypes.data, actual.ctypes.data) == recorded.codes[k]
+        np.testing.assert_array_equal(actual, expected, err_msg=f"seed {case.seed}, recorded step {k}")
 
 
 def single(values: Array) -> Array:
@@ -119,8 +119,8 @@ def assert_same_actions(policy: Policy, observations: Array, flags: tuple[str, .
         active = rng.random(batch) < 0.7
         if k == 3:
             rows[0, 0] = np.nan
-        action, found = single(plain.step(rows, active)), session.step(rows, active)
-        np.testing.assert_array_equal(found, action)
+        action, actual = single(plain.step(rows, active)), session.step(rows, active)
+        np.testing.assert_array_equal(actual, action)
         code, first = emitted.step(rows[0])
         assert code == int(k == 3)
         np.testing.assert_array_equal(first, action[0])
@@ -191,11 +191,11 @@ def guarded(flags: tuple[str, ...]) -> Iterator[None]:
     """C that is made meanwhile has a guard behind each member of its state, for flags that sanitize."""
 
     def with_guards(members: list[Member]) -> list[Member]:
-        found = []
+        layout = []
         for k, member in enumerate(ordered(members)):
             # Multiples of 8 bytes: the next member lies as its type needs it.
-            found += [member, Member(f"guard{k}", "uint8_t", GUARD + -member.bytes % 8, "guard")]
-        return found
+            layout += [member, Member(f"guard{k}", "uint8_t", GUARD + -member.bytes % 8, "guard")]
+        return layout
 
     if flags is SANITIZED:
         with mock.patch("nervecord.runtime.engines.c.source.ordered", with_guards):
@@ -260,8 +260,8 @@ def on_cortex(folder: Path, level: str) -> tuple[int, int, int, int]:
     flags = [*CORTEX_FLAGS, level, "-T", CORTEX / "mps2.ld", "-I."]
     words = ["arm-none-eabi-gcc", *map(str, flags), "-o", "arm.elf", str(CORTEX / "main.c"), "policy.c"]
     subprocess.run([*words, "policy_weights.c"], cwd=folder, check=True)
-    done = subprocess.run([*QEMU, "-kernel", "arm.elf"], cwd=folder, capture_output=True, text=True, check=False)
+    process = subprocess.run([*QEMU, "-kernel", "arm.elf"], cwd=folder, capture_output=True, text=True, check=False)
     # Semihosting writes to stderr.
-    log = done.stdout + done.stderr
+    log = process.stdout + process.stderr
     failed, mean, most, stack = map(int, log.split())
     return failed, mean, most, stack

@@ -143,8 +143,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     """The same of a whole module, where it was named: of a folder a marker may select others alone."""
     outcome = yield
-    named = {Path(argument.partition("::")[0]).resolve() for argument in collector.config.args}
-    if collector.path.resolve() in named:
+    paths = {Path(argument.partition("::")[0]).resolve() for argument in collector.config.args}
+    if collector.path.resolve() in paths:
         _required(outcome.get_result(), collector.config)  # type: ignore[attr-defined]
 
 

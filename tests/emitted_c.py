@@ -25,9 +25,9 @@ def _flags_of_the_processor() -> list[str]:
 
 def call(*words: object, cwd: Path | None = None, code: int = 0) -> str:
     """What a command says; it must end with this code."""
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, cwd=cwd, check=False)
-    assert done.returncode == code, f"{words}: {done.stdout}{done.stderr}"
-    return done.stdout
+    process = subprocess.run([str(word) for word in words], capture_output=True, text=True, cwd=cwd, check=False)
+    assert process.returncode == code, f"{words}: {process.stdout}{process.stderr}"
+    return process.stdout
 
 
 def emitted(program: Program, folder: Path, **options: Any) -> Path:

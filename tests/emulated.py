@@ -88,21 +88,21 @@ def widest_arithmetic(seed: int) -> Arithmetic:
     def width() -> int:
         return int(rng.choice([8, 16, 24, 31, 32, rng.integers(8, 33)]))
 
-    found = random_arithmetic(seed)
+    base = random_arithmetic(seed)
     current_bits, membrane_bits = width(), width()
     saturates = rng.random() < 0.5  # as what wraps is refused where it might
     return dataclasses.replace(
-        found,
+        base,
         weight_bits=number(1, 16),
         weight_exponent_low=-number(0, 24),
         weight_exponent_high=number(0, 24),
         product_bits=number(20, 53),
         input_shift=min(number(0, 16), min(current_bits, membrane_bits) - 2),
         current_bits=current_bits,
-        current_overflow="saturate" if saturates else found.current_overflow,
+        current_overflow="saturate" if saturates else base.current_overflow,
         membrane_bits=membrane_bits,
-        membrane_overflow="saturate" if saturates else found.membrane_overflow,
-        decay_bits=number(1, 5) if found.decay == "shift" else number(1, 16),
+        membrane_overflow="saturate" if saturates else base.membrane_overflow,
+        decay_bits=number(1, 5) if base.decay == "shift" else number(1, 16),
         threshold_bits=number(1, 31),
         threshold_shift=number(0, 16),
         bias_bits=number(0, 24),
@@ -147,8 +147,8 @@ def policy_of(case: Case, *, choices: bool = False) -> Policy | None:
     for a, b in graph.edges:
         start = f"{a} coded" if isinstance(graph.nodes[a], Input) else a
         edges.append((start, f"{b} decoded" if isinstance(graph.nodes[b], Output) else b))
-    chosen = next((op.choices for op in nodes.values() if isinstance(op, (ArgmaxDecode, CountArgmaxDecode))), 0)
-    limits = ((0.0,), (chosen - 1.0,)) if chosen else ((-9.0,) * actions, (9.0,) * actions)
+    choice_count = next((op.choices for op in nodes.values() if isinstance(op, (ArgmaxDecode, CountArgmaxDecode))), 0)
+    limits = ((0.0,), (choice_count - 1.0,)) if choice_count else ((-9.0,) * actions, (9.0,) * actions)
     contract = Contract(
         environment="none",
         steps=case.plan.schedule.steps,
@@ -157,7 +157,7 @@ def policy_of(case: Case, *, choices: bool = False) -> Policy | None:
         observation=Channels(tuple(f"o{k}" for k in range(observations)), ("",) * observations),
         action=Channels(tuple(f"a{k}" for k in range(actions)), ("",) * actions, *limits),
         fail_safe=limits[1],
-        choices=tuple(f"choice {k}" for k in range(chosen)),
+        choices=tuple(f"choice {k}" for k in range(choice_count)),
     )
     policy = Policy(graph.replace(nodes=nodes, edges=tuple(edges)), contract)
     assert graph.arithmetic is not None
@@ -198,9 +198,9 @@ def assert_same_blocks(case: Case, batch: int, **form: Any) -> Emulator:
     every = np.ones(batch, dtype=np.bool_)
     for start in range(0, len(next(iter(inputs.values()))), steps):
         block = {name: x[start : start + steps] for name, x in inputs.items()}
-        (wanted, values), found = machine.block(block), emulator.block(block, every)
-        for name, rows in wanted.items():
-            np.testing.assert_array_equal(found[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
+        (outputs, values), actual = machine.block(block), emulator.block(block, every)
+        for name, rows in outputs.items():
+            np.testing.assert_array_equal(actual[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
         trace = emulator.trace()
         assert list(trace) == list(values[0])
         for name, rows in trace.items():
@@ -213,10 +213,10 @@ def assert_same_blocks(case: Case, batch: int, **form: Any) -> Emulator:
     return emulator
 
 
-def assert_same_state(wanted: dict[str, dict[str, Array]], found: dict[str, dict[str, Array]]) -> None:
+def assert_same_state(expected: dict[str, dict[str, Array]], actual: dict[str, dict[str, Array]]) -> None:
     """Integer states by node and name."""
-    assert list(wanted) == list(found)
-    for name, state in wanted.items():
-        assert sorted(state) == sorted(found[name]), name
+    assert list(expected) == list(actual)
+    for name, state in expected.items():
+        assert sorted(state) == sorted(actual[name]), name
         for key, value in state.items():
-            np.testing.assert_array_equal(found[name][key], value, err_msg=f"{name}: {key}")
+            np.testing.assert_array_equal(actual[name][key], value, err_msg=f"{name}: {key}")

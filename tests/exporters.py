@@ -31,8 +31,8 @@ def export(module: Any, size: int, path: Path, **how: Any) -> Answer:
 
     def answer(rows: NDArray[Any]) -> NDArray[Any]:
         with torch.no_grad():
-            found = module(torch.from_numpy(rows))
-        first = found[0] if isinstance(found, tuple) else found
+            outputs = module(torch.from_numpy(rows))
+        first = outputs[0] if isinstance(outputs, tuple) else outputs
         return first.numpy().reshape(len(rows), -1)
 
     return answer
@@ -78,9 +78,9 @@ def rsl_rl(path: Path, *, observations: int = 27, actions: int = 8, normalised: 
         from tensordict import TensorDict
 
         torch.manual_seed(0)
-        seen = TensorDict({"policy": torch.randn(64, observations) * 3 + 1}, batch_size=[64])
+        batch = TensorDict({"policy": torch.randn(64, observations) * 3 + 1}, batch_size=[64])
         model = MLPModel(
-            seen,
+            batch,
             {"actor": ["policy"]},
             "actor",
             actions,
@@ -89,7 +89,7 @@ def rsl_rl(path: Path, *, observations: int = 27, actions: int = 8, normalised: 
             obs_normalization=normalised,
             distribution_cfg={"class_name": "GaussianDistribution", "init_std": 1.0, "std_type": "scalar"},
         )
-        model.update_normalization(seen)
+        model.update_normalization(batch)
         exported = model.as_onnx(verbose=False)
     names = {"input_names": exported.input_names, "output_names": exported.output_names}
     return export(exported, observations, path, opset_version=18, **names, **how)

@@ -90,10 +90,10 @@ def draw(seed: int, arithmetic: Arithmetic = LAVA) -> Case:
     """
     for attempt in range(200):
         rng = np.random.default_rng([seed, attempt])
-        found = _attempt(rng, arithmetic)
-        if found is None:
+        sample = _attempt(rng, arithmetic)
+        if sample is None:
             continue
-        graph, schedule, inputs = found
+        graph, schedule, inputs = sample
         network_plan = plan(graph, schedule)
         if not any(f.severity == "error" for f in overflows(prove(network_plan), arithmetic)):
             return Case(seed, network_plan, inputs)
@@ -123,11 +123,11 @@ def _attempt(rng: np.random.Generator, arithmetic: Arithmetic) -> tuple[Graph, S
     for k in range(int(rng.integers(1, 6))):
         name, size = f"neurons{k}", int(rng.integers(1, 9))
         count = min(int(rng.choice([1, 1, 1, 2, 3])), len(sources))
-        chosen = [str(s) for s in rng.choice(sources, size=count, replace=False)]
-        phase = max(phases[s] for s in chosen) + max(arithmetic.connection_delay, 1)
+        origins = [str(s) for s in rng.choice(sources, size=count, replace=False)]
+        phase = max(phases[s] for s in origins) + max(arithmetic.connection_delay, 1)
         phase += int(rng.choice([0, 0, 0, 3, 20]))
         largest = 1
-        for j, source in enumerate(chosen):
+        for j, source in enumerate(origins):
             delay = phase - phases[source]
             if carried:
                 delay = int(rng.choice([arithmetic.connection_delay, 1, 2, 5, arithmetic.delay_max]))
@@ -174,15 +174,15 @@ def _attempt(rng: np.random.Generator, arithmetic: Arithmetic) -> tuple[Graph, S
 
 def _inputs(rng: np.random.Generator, graph: Graph, limits: dict[str, int], steps: int) -> dict[str, Array]:
     length = steps * max(1, int(rng.integers(20, 60)) // steps)
-    found = {}
+    inputs = {}
     for name in graph.inputs:
         limit, size = limits[name], graph.nodes[name].size
         x = rng.integers(-limit, max(limit, 1), endpoint=True, size=(length, size))
         # Stretches of extreme and of no input.
         x[rng.random(length) < 0.1] = max(limit, 1)
         x[rng.random(length) < 0.2] = 0
-        found[name] = x
-    return found
+        inputs[name] = x
+    return inputs
 
 
 def _recurrence(

@@ -37,15 +37,15 @@ def require_equal(case: Case, hardware: Simulation | Interpreter | Verilated) ->
     for start in range(0, len(next(iter(case.inputs.values()))), steps):
         entered = machine.before.enter({n: x[start : start + steps, None] for n, x in case.inputs.items()}, np.int64)
         gave = [machine.step({n: rows[k] for n, rows in entered.items()}) for k in range(plan.window)]
-        left = code.leaving(hardware.block(code.entering(entered, 0)))
+        outputs = code.leaving(hardware.block(code.entering(entered, 0)))
         for read in plan.reads:
-            wanted = np.stack([values[read.source] for values in gave])[read.first : read.last + 1]
-            np.testing.assert_array_equal(left[read.source][read.first : read.last + 1], wanted, read.source)
+            expected = np.stack([values[read.source] for values in gave])[read.first : read.last + 1]
+            np.testing.assert_array_equal(outputs[read.source][read.first : read.last + 1], expected, read.source)
         for unit in plan.units:
             name = unit.step.name
             useful = plan.useful(name) if plan.schedule.resets else slice(None)
-            wanted = np.stack([values[name].ravel() for values in gave])
-            np.testing.assert_array_equal(hardware.gave(name)[useful], wanted[useful], f"{name}, step {start}")
+            expected = np.stack([values[name].ravel() for values in gave])
+            np.testing.assert_array_equal(hardware.gave(name)[useful], expected[useful], f"{name}, step {start}")
 
 
 def simulation(case: Case, lanes: int, *, banked: bool = False) -> Simulation:
@@ -53,7 +53,7 @@ def simulation(case: Case, lanes: int, *, banked: bool = False) -> Simulation:
     return Simulation(microcode(layout(case.plan), lanes), optimise="-O0", banked=banked)
 
 
-def drawn(seed: int) -> tuple[Case, int]:
+def random_case(seed: int) -> tuple[Case, int]:
     """A graph in one of the arithmetics, and how many lanes it is tried with."""
     every = arithmetics()
     return draw(seed, every[seed % len(every)]), (1, 1, 2, 4)[seed % 4]
@@ -62,7 +62,7 @@ def drawn(seed: int) -> tuple[Case, int]:
 def shapes(case: Case, code: Microcode) -> list[str]:
     """What is in a graph, for a campaign's summary."""
     graph, rings = case.plan.graph, [p.source for p in code.layout.populations if p.source is not None]
-    found = {
+    traits = {
         "carried": not case.plan.schedule.resets,
         "recurrence": any(name.startswith("back") for name in graph.nodes),
         "fan-in": any(len(unit.incoming) > 1 for unit in case.plan.units),
@@ -74,4 +74,4 @@ def shapes(case: Case, code: Microcode) -> list[str]:
         f"at {code.lanes} lanes": True,
         "own arithmetic": graph.arithmetic not in [spec.integers for spec in load_specs()],
     }
-    return [name for name, there in found.items() if there]
+    return [name for name, there in traits.items() if there]

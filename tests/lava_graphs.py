@@ -26,17 +26,17 @@ def entered(case: Case) -> Recorded:
 
 def differences(case: Case, worker: Worker) -> tuple[list[str], Recorded]:
     """(the populations whose spikes or membranes are not the same in Lava and by definition, Lava's spikes)."""
-    wanted = expected(case)
-    assert wanted is not None  # the ranges of a case are proved
-    outputs, membranes = wanted
+    reference = expected(case)
+    assert reference is not None  # the ranges of a case are proved
+    outputs, membranes = reference
     x = entered(case)
     network = LavaNetwork(case.plan, block=len(next(iter(x.values()))), membranes="all", worker=worker)
-    got = network.play(x)
+    reply = network.play(x)
     network.rewind()
-    wrong = [f"v of {name}" for name, v in got["membranes"].items() if not np.array_equal(v, membranes[name])]
-    wrong += [f"spikes of {name}" for name, s in got["spikes"].items() if not np.array_equal(s, outputs[name])]
-    assert len(got["membranes"]) == len(case.plan.units)
-    return wrong, got["spikes"]
+    wrong = [f"v of {name}" for name, v in reply["membranes"].items() if not np.array_equal(v, membranes[name])]
+    wrong += [f"spikes of {name}" for name, s in reply["spikes"].items() if not np.array_equal(s, outputs[name])]
+    assert len(reply["membranes"]) == len(case.plan.units)
+    return wrong, reply["spikes"]
 
 
 def traits(case: Case) -> dict[str, bool]:
@@ -69,14 +69,14 @@ def traits(case: Case) -> dict[str, bool]:
 
 
 def _reached(case: Case, name: str) -> set[str]:
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = list(case.plan.graph.destinations(name))
     while waiting:
         following = waiting.pop()
-        if following not in found:
-            found.add(following)
+        if following not in names:
+            names.add(following)
             waiting += case.plan.graph.destinations(following)
-    return found
+    return names
 
 
 __all__ = ["Case", "chained", "differences", "draw", "entered", "expected", "traits"]

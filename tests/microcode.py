@@ -114,12 +114,12 @@ class Interpreter:
         if not cell.entrance:
             self._gave.setdefault(cell.name, {})[step] = y
         if each.get("sends"):
-            at, sent = self._place(each, "list"), np.flatnonzero(y)
-            self.lists[at : at + len(sent)] = sent
+            at, indices = self._place(each, "list"), np.flatnonzero(y)
+            self.lists[at : at + len(indices)] = indices
             if each["valued"]:
-                self.values[at : at + len(sent)] = y[sent]
+                self.values[at : at + len(indices)] = y[indices]
                 assert np.abs(y).max(initial=0) <= code.values.most
-            self.counts[self._place(each, "count")] = len(sent)
+            self.counts[self._place(each, "count")] = len(indices)
         if each.get("reads") and each["read_first"] <= step <= each["read_last"]:
             at = self._place(each, "out")
             before: Any = self.out[at : at + size] if each["adds"] and step != each["read_first"] else 0

@@ -86,14 +86,14 @@ def net(
     *core: Op | tuple[str, Op], inputs: int = 2, outputs: int = 2, level: Level = Level.DISCRETE, spiking: bool = False
 ) -> Graph:
     """Input of values or of spikes, these nodes, Output in a row."""
-    named = [item if isinstance(item, tuple) else (f"{item.kind.lower()}{k}", item) for k, item in enumerate(core)]
+    nodes = [item if isinstance(item, tuple) else (f"{item.kind.lower()}{k}", item) for k, item in enumerate(core)]
     first = Input((inputs,), "spikes") if spiking else entry(inputs)
-    return chain(level, [("input", first), *named, ("output", Output((outputs,)))], dt=1e-3)
+    return chain(level, [("input", first), *nodes, ("output", Output((outputs,)))], dt=1e-3)
 
 
 def recurrent(delay: int = 1, **nodes: Op) -> Graph:
     """input -> fc -> lif -> output, and lif -> back -> lif."""
-    named: dict[str, Op] = {
+    ops: dict[str, Op] = {
         "input": entry(),
         "fc": affine(),
         "lif": lif(),
@@ -101,7 +101,7 @@ def recurrent(delay: int = 1, **nodes: Op) -> Graph:
         "output": Output((2,)),
     }
     edges = (("input", "fc"), ("fc", "lif"), ("lif", "output"), ("lif", "back"), ("back", "lif"))
-    return Graph(Level.DISCRETE, {**named, **nodes}, edges, dt=1e-3)
+    return Graph(Level.DISCRETE, {**ops, **nodes}, edges, dt=1e-3)
 
 
 def skip() -> Graph:
@@ -156,7 +156,7 @@ def with_contract(subject: Policy, **changes: Any) -> Policy:
 
 def two_readouts(**nodes: Op) -> Graph:
     """input -> fc1 -> lif1 -> fc2 -> deep -> output."""
-    named: dict[str, Op] = {
+    ops: dict[str, Op] = {
         "input": entry(),
         "fc1": affine(),
         "lif1": lif(),
@@ -164,9 +164,9 @@ def two_readouts(**nodes: Op) -> Graph:
         "deep": lif(),
         "output": Output((2,)),
     }
-    named |= nodes
+    ops |= nodes
     edges = (("input", "fc1"), ("fc1", "lif1"), ("lif1", "fc2"), ("fc2", "deep"), ("deep", "output"))
-    return Graph(Level.DISCRETE, named, edges, dt=1e-3)
+    return Graph(Level.DISCRETE, ops, edges, dt=1e-3)
 
 
 def write_integrators(path: Path, *, names: tuple[str, str] = ("one", "two"), change: float = 0.0) -> None:

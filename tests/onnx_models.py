@@ -101,7 +101,7 @@ def perceptron(seed: int) -> tuple[Any, int]:
 W = np.ones((2, 3), dtype=np.float32)
 
 
-def written(network: Any, path: Path) -> Path:
+def write_model(network: Any, path: Path) -> Path:
     path.write_bytes(network if isinstance(network, bytes) else network.SerializeToString())
     return path
 

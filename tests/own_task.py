@@ -28,7 +28,7 @@ class Point(gymnasium.Env[Any, Any]):
         }[observes]
         self.place = np.zeros(2)
 
-    def _seen(self) -> Any:
+    def _observation(self) -> Any:
         if self.observes == "dict":
             return {"place": self.place[:1].astype(np.float32), "speed": self.place[1:].astype(np.float32)}
         if self.observes == "image":
@@ -38,12 +38,12 @@ class Point(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.place = np.array([self.np_random.uniform(-1, 1), 0.0])
-        return self._seen(), {}
+        return self._observation(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.place[1] = np.clip(self.place[1] + self.dt * float(action[0]), -5, 5)
         self.place[0] += self.dt * self.place[1]
-        return self._seen(), 1.0 - abs(self.place[0]), bool(abs(self.place[0]) > 3), False, {}
+        return self._observation(), 1.0 - abs(self.place[0]), bool(abs(self.place[0]) > 3), False, {}
 
     def render(self) -> Any:
         """A grey picture, brighter to the right."""

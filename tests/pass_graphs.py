@@ -128,9 +128,9 @@ def same_spikes(before: Graph, after: Graph, steps: int = 60) -> None:
 
 def holds(run: Callable[[Graph], Graph], graph: Graph) -> Graph:
     """The pass's result: pure, deterministic, idempotent, and the same object where nothing changes."""
-    kept = pickle.dumps(graph)
+    snapshot = pickle.dumps(graph)
     result = run(graph)
-    assert pickle.dumps(graph) == kept
+    assert pickle.dumps(graph) == snapshot
     assert result is not graph
     assert run(graph) == result
     assert run(result) is result

@@ -80,8 +80,8 @@ def random_policy(
     )
     if choices:
         one_channel = Channels(("action",), ("1",), (0.0,), (actions - 1.0,))
-        named = tuple(f"choice {k}" for k in range(actions))
-        contract = dataclasses.replace(contract, action=one_channel, fail_safe=(actions - 1.0,), choices=named)
+        names = tuple(f"choice {k}" for k in range(actions))
+        contract = dataclasses.replace(contract, action=one_channel, fail_safe=(actions - 1.0,), choices=names)
     nodes: list[tuple[str, Op]] = [
         ("observation", Input((observations,))),
         ("normalise", Normalise(rng.normal(size=observations), rng.uniform(0.1, 2, size=observations), 1e-8, 10.0)),
@@ -138,9 +138,9 @@ def with_node(policy: Policy, name: str, op: Op) -> Policy:
 
 def preferences(policy: Policy) -> np.ndarray:
     """Mean preference of each action on the recorded observations."""
-    found = calibrate(policy).preferences
-    assert found is not None
-    return found.mean(axis=0)
+    values = calibrate(policy).preferences
+    assert values is not None
+    return values.mean(axis=0)
 
 
 def population_code(channels: int, neurons: int, sigma: float = 0.4) -> PopulationEncode:
@@ -177,11 +177,11 @@ def random_dag(seed: int, *, carried: bool = False, recurrent: bool = False) -> 
     for k in range(hidden):
         size = int(rng.integers(2, 12))
         # The first ones take all inputs, so that none is left over.
-        chosen = [f"normalise{k}"] if k < len(observations) else []
-        chosen += [s for s in rng.permutation(sorted(sources)) if s not in chosen][
-            : int(rng.integers(0 if chosen else 1, 3))
+        origins = [f"normalise{k}"] if k < len(observations) else []
+        origins += [s for s in rng.permutation(sorted(sources)) if s not in origins][
+            : int(rng.integers(0 if origins else 1, 3))
         ]
-        for j, source in enumerate(chosen):
+        for j, source in enumerate(origins):
             gain = 1.0 if source.startswith("normalise") else 3.0
             connect(f"fc{k}.{j}", str(source), f"lif{k}", size, gain, int(rng.integers(0, 3)) if carried else 0)
         nodes[f"lif{k}"] = lif(size, float(rng.uniform(0.5, 0.95)), current=0.5 if rng.random() < 0.2 else None)
@@ -192,9 +192,9 @@ def random_dag(seed: int, *, carried: bool = False, recurrent: bool = False) -> 
     fed = {a for a, _ in edges}
     loose = [name for name in sources if name not in fed]
     for k, size in enumerate(actions):
-        chosen = loose if k == 0 else []
-        chosen = chosen or [str(rng.choice([s for s in sources if s.startswith("lif")]))]
-        for j, source in enumerate(chosen):
+        origins = loose if k == 0 else []
+        origins = origins or [str(rng.choice([s for s in sources if s.startswith("lif")]))]
+        for j, source in enumerate(origins):
             connect(f"out{k}.{j}", source, f"readout{k}", size, 0.1)
         nodes[f"readout{k}"] = li(size)
         one = np.ones(size)

@@ -25,8 +25,8 @@ class SerialBoard:
     """A context manager; `port` is where the board is. Answers are broken on request: see `noise`."""
 
     def __init__(self, program: Program, folder: Path, lanes: int = 1) -> None:
-        made = design(program, "ulx3s-85f", lanes)
-        core, protocol = made.core, made.protocol
+        hardware = design(program, "ulx3s-85f", lanes)
+        core, protocol = hardware.core, hardware.protocol
         device = Device(Core(core.code), protocol, DIVIDER)
         text = convert(device, [device.rx, device.tx], "policy", folder)
         source = Path(__file__).with_name("serial_board.cc")

@@ -66,11 +66,11 @@ def _graph(rng: np.random.Generator, *, carried: bool) -> tuple[Graph, int]:
     phase = {"delta": 1}
     for k in range(int(rng.integers(1, 4))):
         name, width = f"layer{k}", int(rng.integers(1, 6))
-        chosen = [
+        origins = [
             str(s) for s in rng.choice(list(phase), size=min(int(rng.choice([1, 1, 2])), len(phase)), replace=False)
         ]
-        phase[name] = max(phase[s] for s in chosen) + int(rng.choice([1, 1, 4]))
-        for j, source in enumerate(chosen):
+        phase[name] = max(phase[s] for s in origins) + int(rng.choice([1, 1, 4]))
+        for j, source in enumerate(origins):
             delay = int(rng.integers(1, 4)) if carried else phase[name] - phase[source]
             weight = 2 * rng.integers(-20, 20, endpoint=True, size=(width, nodes[source].size))
             nodes[f"dense{k}.{j}"] = Dense(weight, int(rng.integers(-8, 1)), 8, delay)

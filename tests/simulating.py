@@ -31,9 +31,9 @@ class InArrays:
     def step(self, actions: np.ndarray) -> SimpleNamespace:
         """One step: observations and rewards float64, ends bool."""
         result = self.inner.step(torch.from_numpy(np.asarray(actions, np.float64)).to(self.inner.device))
-        found = {name: getattr(result, name).cpu() for name in FIELDS}
+        tensors = {name: getattr(result, name).cpu() for name in FIELDS}
         return SimpleNamespace(
-            **{name: (x if x.dtype == torch.bool else x.double()).numpy().copy() for name, x in found.items()}
+            **{name: (x if x.dtype == torch.bool else x.double()).numpy().copy() for name, x in tensors.items()}
         )
 
 

@@ -44,9 +44,9 @@ def mantissas(rng: np.random.Generator, count: int, arithmetic: Arithmetic) -> A
     """Of mixed signs, some of them zero."""
     low, high = arithmetic.weight_range(mixed=True)
     step = arithmetic.weight_step(8, mixed=True)
-    found = rng.integers(low // step, high // step, endpoint=True, size=count) * step
-    found[rng.random(count) < 0.1] = 0
-    return found.astype(np.int32)
+    values = rng.integers(low // step, high // step, endpoint=True, size=count) * step
+    values[rng.random(count) < 0.1] = 0
+    return values.astype(np.int32)
 
 
 def matrix(rng: np.random.Generator, rows: int, inputs: int, arithmetic: Arithmetic) -> Csr:
@@ -54,8 +54,8 @@ def matrix(rng: np.random.Generator, rows: int, inputs: int, arithmetic: Arithme
     places = rng.random((rows, inputs)) < rng.choice([0.1, 0.4])
     places[rng.integers(rows)] = False
     places[0, 0] = True
-    found = Csr.of(places.astype(np.int32))
-    return found.with_values(mantissas(rng, len(found.values), arithmetic))
+    pattern = Csr.of(places.astype(np.int32))
+    return pattern.with_values(mantissas(rng, len(pattern.values), arithmetic))
 
 
 def neurons(rng: np.random.Generator, size: int) -> Neuron:

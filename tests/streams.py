@@ -54,9 +54,9 @@ def draw_stream(seed: int, arithmetic: Arithmetic = LAVA) -> Case:
         weights = change(graph, rng)
         if weights is not graph and proved(weights, case.plan.schedule) is not None:
             graph = weights
-    found = proved(graph, case.plan.schedule)
-    assert found is not None
-    return Case(seed, found, inputs)
+    network_plan = proved(graph, case.plan.schedule)
+    assert network_plan is not None
+    return Case(seed, network_plan, inputs)
 
 
 def draw_policy(seed: int, arithmetic: Arithmetic = LAVA, *, choices: bool = False) -> Policy | None:
@@ -206,10 +206,10 @@ def float_stream(seed: int) -> tuple[Graph, Schedule, dict[str, Array]]:
     sources = {name: op.size for name, op in nodes.items()}
     for k in range(int(rng.integers(1, 5))):
         name, size = f"lif{k}", int(rng.integers(1, 8))
-        chosen = [f"in{k}"] if f"in{k}" in inputs else []
-        others = [str(source) for source in rng.permutation(sorted(sources)) if source not in chosen]
-        chosen += others[: int(rng.integers(0 if chosen else 1, 3))]
-        for j, source in enumerate(chosen):
+        origins = [f"in{k}"] if f"in{k}" in inputs else []
+        others = [str(source) for source in rng.permutation(sorted(sources)) if source not in origins]
+        origins += others[: int(rng.integers(0 if origins else 1, 3))]
+        for j, source in enumerate(origins):
             weight = rng.normal(size=(size, sources[source])) * 2 / np.sqrt(sources[source])
             bias = 0.3 * rng.normal(size=size) if rng.random() < 0.6 else None
             nodes[f"fc{k}.{j}"] = Affine(weight, bias, delay + (int(rng.choice([0, 0, 1, 4])) if carried else 0))

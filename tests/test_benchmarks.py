@@ -20,7 +20,7 @@ SHARED = {"measure", "engines", "report"}
 
 def run(name: str, *words: object) -> str:
     """Its output; it must exit with 0."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(FOLDER / f"{name}.py"), *map(str, words)],
         capture_output=True,
         text=True,
@@ -28,8 +28,8 @@ def run(name: str, *words: object) -> str:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    return done.stdout
+    assert process.returncode == 0, f"{process.stdout[-2000:]}\n{process.stderr[-2000:]}"
+    return process.stdout
 
 
 def slow(*values: object) -> object:
@@ -114,9 +114,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(results: Path, name: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
-    assert found["machine"]["versions"]["numpy"] == np.__version__  # type: ignore[index]
-    return found
+    result: dict[str, object] = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
+    assert result["machine"]["versions"]["numpy"] == np.__version__  # type: ignore[index]
+    return result
 
 
 @pytest.mark.slow

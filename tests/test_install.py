@@ -97,8 +97,8 @@ def core(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.mark.long
 @pytest.mark.parametrize("target", ["lava", "reference"])
 def test_the_core_inspects_compiles_and_steps(target: str, core: Callable, policy: Path, tmp_path: Path) -> None:
-    done = core(STEP.format(policy=str(policy), program=str(tmp_path / "p"), target=target))
-    assert (done.returncode, done.stderr) == (0, "")
+    process = core(STEP.format(policy=str(policy), program=str(tmp_path / "p"), target=target))
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 @pytest.mark.long
@@ -112,8 +112,8 @@ def test_the_core_has_the_commands_that_need_no_more(core: Callable, policy: Pat
         ["inspect", program, "--target", "lava"],
         ["compare", str(policy), program],
     ):
-        done = core(words=words)
-        assert (done.returncode, done.stderr) == (0, ""), words
+        process = core(words=words)
+        assert (process.returncode, process.stderr) == (0, ""), words
 
 
 @pytest.mark.long
@@ -133,11 +133,11 @@ def test_the_core_has_the_commands_that_need_no_more(core: Callable, policy: Pat
 def test_what_is_missing_is_named_with_its_extra(
     words: list[str], hint: str, core: Callable, policy: Path, tmp_path: Path
 ) -> None:
-    done = core(words=[word.format(policy=policy) for word in words])
-    assert (done.returncode, done.stdout) == (2, "")
-    assert hint in done.stderr
-    assert "(pip install '" in done.stderr
-    assert done.stderr.count("\n") == 1
+    process = core(words=[word.format(policy=policy) for word in words])
+    assert (process.returncode, process.stdout) == (2, "")
+    assert hint in process.stderr
+    assert "(pip install '" in process.stderr
+    assert process.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == ["ant.nir"]  # no run folder, no demo folder
 
 
@@ -155,8 +155,8 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         symlinks=True,
         ignore=shutil.ignore_patterns(".*", "tests", "benchmarks", "runs", "demo", "shared", "build", "*.egg-info"),
     )
-    done = _called([sys.executable, "-m", "build", "--outdir", str(out), str(source)])
-    assert done.returncode == 0, done.stderr
+    process = _called([sys.executable, "-m", "build", "--outdir", str(out), str(source)])
+    assert process.returncode == 0, process.stderr
     return out
 
 
@@ -174,10 +174,10 @@ def installed(folder: Path, wheel: Path, extra: str = "") -> Path:
     """A fresh environment with the wheel; returns its bin folder."""
     process = _called([sys.executable, "-m", "venv", str(folder)])
     assert process.returncode == 0, process.stderr
-    done = _called(
+    installation = _called(
         [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", f"{wheel}{extra}"]
     )
-    assert done.returncode == 0, done.stderr
+    assert installation.returncode == 0, installation.stderr
     return folder / "bin"
 
 
@@ -206,19 +206,21 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
 @pytest.mark.slow
 def test_an_index_would_take_them(distributions: Path) -> None:
     pytest.importorskip("twine")
-    done = _called([sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions.iterdir())])
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = _called([sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions.iterdir())])
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 @pytest.mark.slow
 def test_the_sdist_installs_too(distributions: Path, policy: Path, tmp_path: Path) -> None:
     (sdist,) = distributions.glob("nervecord-*.tar.gz")
     bin = installed(tmp_path / "venv", sdist)
-    done = _called([str(bin / "nervecord"), "compile", str(policy), "-o", str(tmp_path / "a.nervecord")], cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    done = _called([str(bin / "nervecord"), "doctor", "--json", "--quiet"], cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    parts = {part["part"]: part for part in json.loads(done.stdout)["parts"]}
+    process = _called(
+        [str(bin / "nervecord"), "compile", str(policy), "-o", str(tmp_path / "a.nervecord")], cwd=tmp_path
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    process = _called([str(bin / "nervecord"), "doctor", "--json", "--quiet"], cwd=tmp_path)
+    assert (process.returncode, process.stderr) == (0, "")
+    parts = {part["part"]: part for part in json.loads(process.stdout)["parts"]}
     assert parts["numba"]["status"] == "works"
     assert parts["torch, snnTorch"]["status"] == "missing"
     assert parts["torch, snnTorch"]["fix"] == f"pip install '{sdist}[train]'"
@@ -228,8 +230,10 @@ def test_the_sdist_installs_too(distributions: Path, policy: Path, tmp_path: Pat
 def test_a_report_from_an_installation(wheel: Path, policy: Path, tmp_path: Path) -> None:
     """The page's template and styles are shipped."""
     bin = installed(tmp_path / "venv", wheel, "[report]")
-    done = _called([str(bin / "nervecord"), "inspect", str(policy), "--html", str(tmp_path / "a.html")], cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    process = _called(
+        [str(bin / "nervecord"), "inspect", str(policy), "--html", str(tmp_path / "a.html")], cwd=tmp_path
+    )
+    assert process.returncode == 0, process.stderr
     assert "Content-Security-Policy" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
@@ -244,11 +248,11 @@ def test_core_installation(wheel: Path, policy: Path, tmp_path: Path) -> None:
     assert not names & {"torch", "mujoco", "gymnasium", "matplotlib", "snntorch", "skrl"}
 
     program = str(home / "ant.nervecord")
-    done = _called(
+    process = _called(
         [str(bin / "python"), "-c", STEP.format(policy=str(policy), program=program, target="lava")], cwd=home
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    place, actions = done.stdout.splitlines()
+    assert (process.returncode, process.stderr) == (0, "")
+    place, actions = process.stdout.splitlines()
     assert Path(place).is_relative_to(tmp_path / "venv")
     assert str(ROOT) not in place
     # The same actions as here.
@@ -263,13 +267,13 @@ def test_core_installation(wheel: Path, policy: Path, tmp_path: Path) -> None:
         ["compare", str(policy), program],
         ["targets", "loihi1"],
     ):
-        done = _called([command, *words], cwd=home)
-        assert (done.returncode, done.stderr) == (0, ""), words
+        process = _called([command, *words], cwd=home)
+        assert (process.returncode, process.stderr) == (0, ""), words
     for words, hint in ((["run", program], "[mujoco]'"), (["train", "--steps", "1000"], "[train]'")):
-        done = _called([command, *words], cwd=home)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert hint in done.stderr
-        assert done.stderr.count("\n") == 1
+        process = _called([command, *words], cwd=home)
+        assert (process.returncode, process.stdout) == (2, "")
+        assert hint in process.stderr
+        assert process.stderr.count("\n") == 1
     assert os.listdir(home) == ["ant.nervecord"]
 
 
@@ -278,9 +282,9 @@ def test_installation_with_mujoco(wheel: Path, policy: Path, tmp_path: Path) -> 
     home = tmp_path / "home"
     home.mkdir()
     bin = installed(tmp_path / "venv", wheel, "[mujoco]")
-    done = _called([str(bin / "nervecord"), "run", str(policy), "--episodes", "1", "--json"], cwd=home)
-    assert done.returncode == 0, done.stderr
-    data = json.loads(done.stdout)
+    process = _called([str(bin / "nervecord"), "run", str(policy), "--episodes", "1", "--json"], cwd=home)
+    assert process.returncode == 0, process.stderr
+    data = json.loads(process.stdout)
     assert (data["env"], data["episodes"], data["fail_safe"]) == ("Ant-v4", 1, {})
     assert data["length_mean"] > 0
     # The same episode as here.

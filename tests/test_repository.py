@@ -25,16 +25,16 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")), *sort
 
 def tracked(*patterns: str) -> list[Path]:
     """Files of the repository, tracked or about to be."""
-    done = subprocess.run(
+    process = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
+    if process.returncode:
         pytest.skip("no git checkout")
-    return [ROOT / line for line in done.stdout.splitlines() if (ROOT / line).is_file()]
+    return [ROOT / line for line in process.stdout.splitlines() if (ROOT / line).is_file()]
 
 
 def pyproject() -> dict:
@@ -88,14 +88,14 @@ def test_every_source_that_runs_is_shipped() -> None:
     for package, patterns in data.items():
         folder = ROOT.joinpath(*package.split(".")[1:])
         shipped |= {path for pattern in patterns for path in folder.glob(pattern)}
-    lost = []
+    missing = []
     for path in tracked("*.py"):
         parts = path.relative_to(ROOT).parts
         if parts[0] in ("tests", "benchmarks", "docs", "zoo", ".ci"):
             continue
         if ".".join(("nervecord", *parts[:-1])) not in packages and path not in shipped:
-            lost.append("/".join(parts))
-    assert lost == []
+            missing.append("/".join(parts))
+    assert missing == []
 
 
 def test_every_package_can_be_imported() -> None:
@@ -127,11 +127,11 @@ def test_make_help_lists_every_phony_target() -> None:
     documented = dict(re.findall(r"^([a-z-]+):.*## +(\S.*)$", text, re.MULTILINE))
     assert sorted(documented) == sorted(targets)
     try:
-        done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+        process = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     except FileNotFoundError:
         pytest.skip("no make")
     for target in targets:
-        assert re.search(rf"^ +make {target} +\S", done.stdout, re.MULTILINE), target
+        assert re.search(rf"^ +make {target} +\S", process.stdout, re.MULTILINE), target
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -139,8 +139,8 @@ def test_make_help_lists_every_phony_target() -> None:
 
 
 def test_every_marker_and_optional_install_has_a_nightly_job() -> None:
-    done = subprocess.run([str(ROOT / ".ci" / "nightly"), "--list"], capture_output=True, text=True, check=True)
-    jobs = done.stdout.split()
+    process = subprocess.run([str(ROOT / ".ci" / "nightly"), "--list"], capture_output=True, text=True, check=True)
+    jobs = process.stdout.split()
     assert len(jobs) == len(set(jobs))
     table = (ROOT / ".ci" / "nightly").read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -157,18 +157,18 @@ def test_every_change_is_tried_on_all_tests_but_the_slow_ones() -> None:
 
 
 def test_an_unknown_nightly_job_is_refused_with_the_known_ones() -> None:
-    done = subprocess.run([str(ROOT / ".ci" / "nightly"), "nothing"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "slow" in done.stderr
+    process = subprocess.run([str(ROOT / ".ci" / "nightly"), "nothing"], capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    assert "slow" in process.stderr
 
 
 def test_a_wheel_is_not_tried_without_a_python_that_was_named() -> None:
     """At once, before anything is built; --all, which nightly runs and releases take, names all that are promised."""
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     words = [str(ROOT / ".ci" / "wheels"), here, "3.99"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 1
-    assert "3.99" in done.stderr
+    process = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert process.returncode == 1
+    assert "3.99" in process.stderr
     promised = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     script_text = (ROOT / ".ci" / "wheels").read_text(encoding="utf-8")
     assert re.findall(r"--all \]; then versions=\((.*)\)", script_text) == [" ".join(promised)]
@@ -196,14 +196,14 @@ def test_constraints_allow_what_the_package_asks_for() -> None:
     pinned = {names(name): version for name, version in pinned.items()}
     project = pyproject()["project"]
     extras = project["optional-dependencies"]
-    wanted = [
+    dependencies = [
         *project["dependencies"],
         *(line for extra in ("train", "sweep", "report", "bench") for line in extras[extra]),
     ]
-    found = [requirements.Requirement(line) for line in wanted]
-    missing = {need.name for need in found if names(need.name) not in pinned} - {"nervecord"}
+    needs = [requirements.Requirement(line) for line in dependencies]
+    missing = {need.name for need in needs if names(need.name) not in pinned} - {"nervecord"}
     assert missing == set()
-    for need in found:
+    for need in needs:
         if need.name != "nervecord":
             assert need.specifier.contains(pinned[names(need.name)]), need
 
@@ -216,8 +216,8 @@ def test_an_environment_is_compared_with_the_constraints() -> None:
     assert all(re.fullmatch(r"[\w.!]+", version) for version in pinned.values())
     same = {"Farama_Notifications": pinned["farama-notifications"], "numpy": pinned["numpy"] + "+local", "pip": "1"}
     assert pins.differences(same, pinned) == []
-    found = pins.differences({**same, "h5py": "0.1", "unheard-of": "2"}, pinned)
-    assert [line.split()[:2] for line in found] == [["h5py", "0.1"], ["unheard-of", "2"]]
+    differences = pins.differences({**same, "h5py": "0.1", "unheard-of": "2"}, pinned)
+    assert [line.split()[:2] for line in differences] == [["h5py", "0.1"], ["unheard-of", "2"]]
     assert pins.unbounded(pyproject()["project"]["dependencies"]) == []
     assert pins.unbounded(["a>=1", "b==2", "c~=1.2; python_version < '3'", "e"]) == [
         "a>=1: has no upper bound",
@@ -253,10 +253,12 @@ def test_all_installed_asks_for_what_was_named(tmp_path: Path) -> None:
     (tmp_path / "test_wanting.py").write_text("import pytest\npytest.importorskip('no_such_package')\n")
     (tmp_path / "test_one.py").write_text("def test_one(): pass\n")
     codes = {}
-    for named in (".", "test_wanting.py"):
-        words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--all-installed", f"--rootdir={tmp_path}", named]
+    for argument in (".", "test_wanting.py"):
+        words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--all-installed", f"--rootdir={tmp_path}", argument]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), *sys.path])}
-        codes[named] = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, check=False).returncode
+        codes[argument] = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, check=False
+        ).returncode
     assert codes == {".": 0, "test_wanting.py": 2}
 
 
@@ -267,13 +269,13 @@ def test_all_installed_asks_for_what_was_named(tmp_path: Path) -> None:
 def commands(path: Path) -> list[str]:
     """Lines of the shell blocks of a document that call nervecord; continuation lines joined."""
     text = path.read_text(encoding="utf-8")
-    found = []
+    word_lists = []
     for block in re.findall(r"^ *```(?:console|sh|bash|shell)\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             words = line.strip().removeprefix("$ ").removeprefix(".venv/bin/")
             if words.startswith("nervecord "):
-                found.append(words)
-    return found
+                word_lists.append(words)
+    return word_lists
 
 
 def refusal(line: str) -> str | None:

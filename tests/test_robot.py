@@ -27,10 +27,8 @@ BROKEN = 5
 def block(kind: str, having: str) -> str:
     """The document's block of code of a language that has these words in it."""
     text = (ROOT / "docs" / "robot.md").read_text(encoding="utf-8")
-    (found,) = [
-        body for body in re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if having in body
-    ]
-    return str(found)
+    (code,) = [body for body in re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if having in body]
+    return str(code)
 
 
 @pytest.fixture(scope="module")
@@ -39,38 +37,38 @@ def rows() -> Array:
     policy = nervecord.read(ANT / "policy.nir")
     assert isinstance(policy, nervecord.Policy)
     assert policy.recorded is not None
-    found = policy.recorded[:COUNT].astype(np.float32)
-    found[BROKEN, 3] = np.nan
-    return found
+    observations = policy.recorded[:COUNT].astype(np.float32)
+    observations[BROKEN, 3] = np.nan
+    return observations
 
 
 @pytest.fixture(scope="module")
-def wanted(rows: Array) -> Array:
+def expected(rows: Array) -> Array:
     """What the emulator does."""
     with nervecord.open(ANT / "ant-small.nervecord", trace=False) as session:
         return np.array([session.step(row) for row in rows])
 
 
-def test_python(rows: Array, wanted: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python(rows: Array, expected: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     reports: list[str] = []
-    sent: list[Array] = []
+    actions: list[Array] = []
     observations = iter(rows)
     namespace: dict[str, Any] = {
-        "running": lambda: len(sent) < COUNT,
+        "running": lambda: len(actions) < COUNT,
         "read_sensors": lambda: next(observations),
-        "drive": sent.append,
+        "drive": actions.append,
         "report": reports.append,
     }
     exec(compile(block("python", "running()"), "docs/robot.md", "exec"), namespace)
     # A busy machine may be late as well, and then the fail-safe action is right.
     assert NOT_FINITE in reports
     fail_safe = np.array(namespace["program"].contract.fail_safe)
-    trusted = [(action != fail_safe).any() for action in sent]
-    assert len(sent) - sum(trusted) == len(reports)
+    trusted = [(action != fail_safe).any() for action in actions]
+    assert len(actions) - sum(trusted) == len(reports)
     assert not trusted[BROKEN]
     assert any(trusted), "late at every tick: nothing was compared"
-    for action, same, sure in zip(sent, wanted, trusted, strict=True):
+    for action, same, sure in zip(actions, expected, trusted, strict=True):
         np.testing.assert_array_equal(action, same if sure else fail_safe)
 
 
@@ -121,7 +119,7 @@ def actions_in(folder: Path) -> Array:
     return np.fromfile(folder / "actions.bin", dtype=np.float32).reshape(COUNT, -1)
 
 
-def test_c(rows: Array, wanted: Array, tmp_path: Path) -> None:
+def test_c(rows: Array, expected: Array, tmp_path: Path) -> None:
     compiler = shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler")
@@ -132,9 +130,9 @@ def test_c(rows: Array, wanted: Array, tmp_path: Path) -> None:
     sources = ["main.c", "loop.c", "policy.c", "policy_weights.c", "policy_selftest.c"]
     flags = ["-std=c99", "-ffp-contract=off", "-O2", "-Wall", "-Wextra", "-Werror", f"-DCOUNT={COUNT}"]
     subprocess.run([compiler, *flags, *sources, "-o", "robot"], cwd=tmp_path, check=True)
-    done = subprocess.run(["./robot"], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert done.stdout == f"1 at {BROKEN}\n"  # POLICY_NOT_FINITE
-    np.testing.assert_array_equal(actions_in(tmp_path), wanted.astype(np.float32))
+    process = subprocess.run(["./robot"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert process.stdout == f"1 at {BROKEN}\n"  # POLICY_NOT_FINITE
+    np.testing.assert_array_equal(actions_in(tmp_path), expected.astype(np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -146,12 +144,12 @@ def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_onnx_in_python(rows: Array, wanted: Array, onnx_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_in_python(rows: Array, expected: Array, onnx_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(onnx_folder)
     namespace: dict[str, Any] = {}
     exec(compile(block("python", "def act(observation)"), "docs/robot.md", "exec"), namespace)
-    np.testing.assert_array_equal([namespace["act"](row) for row in rows], wanted.astype(np.float32))
+    np.testing.assert_array_equal([namespace["act"](row) for row in rows], expected.astype(np.float32))
 
 
 MAIN_CPP = """
@@ -174,7 +172,7 @@ int main() {
 HEADERS = [Path(folder) for folder in ("/usr/include/onnxruntime", "/usr/local/include/onnxruntime")]
 
 
-def test_onnx_in_cpp(rows: Array, wanted: Array, onnx_folder: Path) -> None:
+def test_onnx_in_cpp(rows: Array, expected: Array, onnx_folder: Path) -> None:
     """With the headers and the library of the system, whose version is not that of the Python package."""
     include = [folder for folder in HEADERS if (folder / "onnxruntime_cxx_api.h").is_file()]
     compiler = shutil.which("g++") or shutil.which("clang++")
@@ -186,11 +184,11 @@ def test_onnx_in_cpp(rows: Array, wanted: Array, onnx_folder: Path) -> None:
     words = [compiler, *flags, "robot.cpp", "-o", "robot", "-lonnxruntime"]
     subprocess.run(words, cwd=onnx_folder, check=True)
     subprocess.run(["./robot"], cwd=onnx_folder, check=True)
-    np.testing.assert_array_equal(actions_in(onnx_folder), wanted.astype(np.float32))
+    np.testing.assert_array_equal(actions_in(onnx_folder), expected.astype(np.float32))
 
 
 @pytest.mark.long
-def test_without_numba(rows: Array, wanted: Array, tmp_path: Path) -> None:
+def test_without_numba(rows: Array, expected: Array, tmp_path: Path) -> None:
     """The core without numba and llvmlite: compiling, the definition, and the engine c."""
     code = f"""
 import sys
@@ -206,7 +204,7 @@ for engine in ("definition", {'"c"' if shutil.which("gcc") or shutil.which("clan
     np.save(tmp_path / "rows.npy", rows)
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     for path in tmp_path.glob("[cd]*.npy"):
-        np.testing.assert_array_equal(np.load(path).astype(np.float32), wanted.astype(np.float32))
+        np.testing.assert_array_equal(np.load(path).astype(np.float32), expected.astype(np.float32))
     assert (tmp_path / "definition.npy").exists()
 
 
@@ -267,7 +265,7 @@ def rclpy_stubs(monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any]) -> 
     return node_log
 
 
-def test_ros(rows: Array, wanted: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ros(rows: Array, expected: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     node_log = rclpy_stubs(monkeypatch, {"program": str(ANT / "ant-small.nervecord")})
     fail_safe = list(nervecord.load(ANT / "ant-small.nervecord").contract.fail_safe)  # type: ignore[union-attr]
 
@@ -290,7 +288,7 @@ def test_ros(rows: Array, wanted: Array, monkeypatch: pytest.MonkeyPatch) -> Non
     exec(compile(block("python", "PolicyNode"), "docs/robot.md", "exec"), {"__name__": "__main__"})
     first, *acted, last = node_log["published"]
     assert first == last == fail_safe
-    for k, (action, same) in enumerate(zip(acted, wanted, strict=True)):
+    for k, (action, same) in enumerate(zip(acted, expected, strict=True)):
         assert action == (fail_safe if k == BROKEN else same.tolist())
     levels = [level for level, _ in node_log["log"]]
     assert levels == ["warning", "error", "info"]

@@ -38,13 +38,13 @@ for number, (kind, text) in enumerate(json.load(open("tutorial.json"))):
 
 def blocks(text: str) -> list[tuple[str, str]]:
     """("python", "toml" or "console", code) in order; of a console block each command. Of TOML only files are taken."""
-    found: list[tuple[str, str]] = []
+    parts: list[tuple[str, str]] = []
     for kind, body in re.findall(r"^```(python|toml|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         if kind != "console":
-            found.append((kind, body))
+            parts.append((kind, body))
         else:
-            found += [(kind, line.removeprefix("$ ")) for line in body.splitlines() if line.startswith("$ ")]
-    return found
+            parts += [(kind, line.removeprefix("$ ")) for line in body.splitlines() if line.startswith("$ ")]
+    return parts
 
 
 def test_there_are_tutorials_and_each_has_something_to_run() -> None:
@@ -79,10 +79,10 @@ def test_tutorial(path: Path, tmp_path: Path) -> None:
         pytest.importorskip(needed)
     written_out(path, tmp_path)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", DRIVER], cwd=tmp_path, capture_output=True, text=True, timeout=600, env=environment
     )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert process.returncode == 0, f"{process.stdout[-3000:]}\n{process.stderr[-3000:]}"
 
 
 @pytest.mark.long
@@ -92,8 +92,8 @@ def test_the_robots_walk_where_nothing_can_be_written(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("root may write anywhere, and setpriv is not here to take that away")
-        lost = "-dac_override,-dac_read_search"
-        words = ["setpriv", f"--bounding-set={lost}", f"--inh-caps={lost}", *words]
+        capabilities = "-dac_override,-dac_read_search"
+        words = ["setpriv", f"--bounding-set={capabilities}", f"--inh-caps={capabilities}", *words]
     (robot,) = (path for path in TUTORIALS if path.stem == "robot")
     written_out(robot, tmp_path)
     here = {name: str(tmp_path) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
@@ -101,11 +101,11 @@ def test_the_robots_walk_where_nothing_can_be_written(tmp_path: Path) -> None:
     before = sorted(os.listdir(tmp_path))
     tmp_path.chmod(0o555)
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             words, cwd=tmp_path, capture_output=True, text=True, timeout=600, env={**os.environ, **here, "PATH": path}
         )
     finally:
         tmp_path.chmod(0o755)
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    assert "50 actions" in done.stdout
+    assert process.returncode == 0, f"{process.stdout[-3000:]}\n{process.stderr[-3000:]}"
+    assert "50 actions" in process.stdout
     assert sorted(os.listdir(tmp_path)) == before

@@ -80,14 +80,14 @@ TYPED = {
 
 def paired_loss(plain: Any, fixed: Any) -> tuple[float, float]:
     """What compiling loses, and its 95 % interval, over pairs of episodes from the same initial states (`certify`)."""
-    size, lost = float(np.mean(plain)), np.subtract(plain, fixed)
-    return float(lost.mean()) / size, interval95(lost) / size
+    size, losses = float(np.mean(plain)), np.subtract(plain, fixed)
+    return float(losses.mean()) / size, interval95(losses) / size
 
 
 def in_todays_words(argv: list[str]) -> str:
     """The command of a run, its flags by the names that they have now: a record says what was typed then."""
-    named = argv[argv.index("--algorithm") + 1] if "--algorithm" in argv else argv[1].replace("train", "ppo")
-    return " ".join(TYPED[named].get(word, word) for word in argv)
+    algorithm = argv[argv.index("--algorithm") + 1] if "--algorithm" in argv else argv[1].replace("train", "ppo")
+    return " ".join(TYPED[algorithm].get(word, word) for word in argv)
 
 
 def evaluations(name: str) -> list[dict[str, Any]]:
@@ -113,10 +113,10 @@ def test_every_folder_is_tested() -> None:
 def test_the_program_is_the_policy_compiled(name: str) -> None:
     """Versions and the last bit of a report may differ between machines; what runs must not."""
     program = nervecord.compile(ZOO / name / "policy.nir", "lava", **OPTIONS.get(name, {}))
-    kept = nervecord.load(ZOO / name / f"{name}.nervecord")
-    assert program.target == kept.target == "lava"
-    assert program.graph == kept.graph
-    assert program.report["lowering"]["populations"] == kept.report["lowering"]["populations"]
+    zoo_program = nervecord.load(ZOO / name / f"{name}.nervecord")
+    assert program.target == zoo_program.target == "lava"
+    assert program.graph == zoo_program.graph
+    assert program.report["lowering"]["populations"] == zoo_program.report["lowering"]["populations"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -202,12 +202,12 @@ def test_its_tables_are_of_its_evaluations(name: str, document: str, stored: Cal
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_files_are_complete_and_tell_nothing_of_the_machine(name: str) -> None:
-    found = {path.name for path in (ZOO / name).iterdir()}
+    names = {path.name for path in (ZOO / name).iterdir()}
     more = {"stages", "stages.png", "checkpoints"} if stages(name) else set()
     more |= {path.name for path in (ZOO / name).iterdir() if re.fullmatch(r"seed-\d+|evaluations", path.name)}
-    assert found == FILES | {f"{name}.nervecord"} | more
+    assert names == FILES | {f"{name}.nervecord"} | more
     text = (ZOO / name / "README.md").read_text()
-    assert all(f"`{file}`" in text for file in found - {"README.md"})
+    assert all(f"`{file}`" in text for file in names - {"README.md"})
     files = [path for path in (ZOO / name).rglob("*") if path.is_file()]
     for file in files:
         if file.suffix not in (".png", ".nir", ".md"):
@@ -228,10 +228,10 @@ def test_each_stage_begins_where_the_one_before_it_ended(name: str) -> None:
         steps = [json.loads(line)["step"] for line in (before / "metrics.jsonl").read_text().splitlines()]
         origins = json.loads((after / "versions.json").read_text())
         learns = TrainConfig.from_json((after / "config.json").read_text()).algorithm.name
-        found = [key for key in ("start", "teacher", "critic_run") if key in origins]
+        keys = [key for key in ("start", "teacher", "critic_run") if key in origins]
         # Fine-tuning has both: the network is what goes on.
-        assert len(found) == (2 if learns == "finetune" else 1)
-        origin = origins[found[0]]
+        assert len(keys) == (2 if learns == "finetune" else 1)
+        origin = origins[keys[0]]
         assert Path(origin["folder"]).name == settings.run.name
         assert origin["step"] in steps
         if (before / "checkpoints").exists():
@@ -244,9 +244,9 @@ def test_the_spread_over_seeds_is_that_of_the_table() -> None:
     text = (ZOO / "ant-small" / "README.md").read_text()
     rows = re.findall(r"^\| \d \| [\d,]+ \| [\d,]+ \| ([\d,]+) ± [\d,]+ \| [\d,]+ \|$", text, re.MULTILINE)
     means = np.array([float(mean.replace(",", "")) for mean in rows])
-    found = re.search(r"Over the seeds the mean is ([\d,]+) ± ([\d,]+) .* and the standard deviation (\d+)", text)
-    assert found is not None
-    mean, half, deviation = (float(value.replace(",", "")) for value in found.groups())
+    match = re.search(r"Over the seeds the mean is ([\d,]+) ± ([\d,]+) .* and the standard deviation (\d+)", text)
+    assert match is not None
+    mean, half, deviation = (float(value.replace(",", "")) for value in match.groups())
     assert len(means) == 3
     # The table's means are rounded.
     assert mean == pytest.approx(means.mean(), abs=1)
@@ -260,8 +260,8 @@ def test_the_teacher_of_the_population_policy_is_kept() -> None:
     content = checkpoint.load(folder / "checkpoints")
     assert (teacher["step"], teacher["networks"]) == (content["step"], digest(content["learner"]))
     student = TrainConfig.of(algorithm="distill", teacher=str(folder), env="Ant-v4", critic=(128, 128))
-    asked = make_teacher(read_sources(student)[0].content, 27, -torch.ones(8), torch.ones(8), 0, torch.device("cpu"))
-    assert asked(torch.randn(5, 27)).shape == (5, 8)
+    network = make_teacher(read_sources(student)[0].content, 27, -torch.ones(8), torch.ones(8), 0, torch.device("cpu"))
+    assert network(torch.randn(5, 27)).shape == (5, 8)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if stages(name)])
@@ -290,8 +290,8 @@ def test_three_episodes_in_lava_action_by_action(name: str) -> None:
                 observation = np.asarray(observation, np.float64)
                 action = emulator.step(observation)
                 np.testing.assert_array_equal(lava.step(observation), action)
-                taken = int(action[0]) if program.contract.choices else action
-                observation, _, terminated, truncated, _ = world.step(taken)
+                choice = int(action[0]) if program.contract.choices else action
+                observation, _, terminated, truncated, _ = world.step(choice)
                 ended = terminated or truncated
                 compared += 1
         world.close()
@@ -316,9 +316,9 @@ def test_the_teachers_that_are_kept_teach_and_go_on(name: str) -> None:
     learner.load_state_dict(content["learner"])
     teacher = make_teacher(content, 27, low, high, 0, torch.device("cpu"))
     observations = torch.randn(50, 27)
-    taken, _ = learner.mode(observations, None)
+    actions, _ = learner.mode(observations, None)
     # The learner's copies are in bfloat16 as it learns; what teaches is in float32.
-    assert (teacher(observations) - taken).abs().median() < 0.05
+    assert (teacher(observations) - actions).abs().median() < 0.05
     played = evaluate(learner, config.replace(sim="auto"), 4, purpose=VALIDATION)
     assert played.mean > 1000
 
@@ -351,10 +351,10 @@ def test_a_training_of_which_networks_alone_are_kept_is_not_resumed(name: str) -
 def whole_digest(name: str) -> str:
     """Hash of all in a teacher's checkpoint before it was thinned, from its README, which has that of the rest too."""
     text = " ".join((ZOO / name / "README.md").read_text().split())
-    found = re.search(r"thinned: .* `(\w{16})` before, `(\w{16})` now", text)
-    assert found is not None
-    assert found[2] == digest(checkpoint.load(ZOO / name / "checkpoints")["learner"])
-    return found[1]
+    match = re.search(r"thinned: .* `(\w{16})` before, `(\w{16})` now", text)
+    assert match is not None
+    assert match[2] == digest(checkpoint.load(ZOO / name / "checkpoints")["learner"])
+    return match[1]
 
 
 def test_every_drawn_attempt_is_in_the_tables() -> None:
@@ -400,8 +400,8 @@ def test_the_loss_over_all_episodes_is_that_of_every_evaluation() -> None:
     assert {path for of in files.values() for path in of} == set(folder.iterdir()) - asked_further
     more = {side: [json.loads(path.read_text()) for path in of] for side, of in files.items()}
     both = [[side] for side in evaluations("ant")]
-    for side, found in zip(both, more.values(), strict=True):
-        side += found
+    for side, blocks in zip(both, more.values(), strict=True):
+        side += blocks
         assert {one["target"] for one in side} == {side[0]["target"]}
     assert [one["seed"] for one in both[0]] == [one["seed"] for one in both[1]]
     assert len({one["seed"] for one in both[0]}) == len(both[0]) > 1
@@ -448,15 +448,15 @@ def test_both_seeds_learnt_with_the_same_settings() -> None:
         assert flags[0] == flags[1] != {}
 
 
-@pytest.mark.parametrize(("rows", "every", "kept"), [(1000, 9, 200), (1000, 2000, 200), (50, 7, 50), (400, 1, 400)])
-def test_a_kept_learning_curve_has_every_validation_and_evenly_spaced_rows(rows: int, every: int, kept: int) -> None:
+@pytest.mark.parametrize(("rows", "every", "count"), [(1000, 9, 200), (1000, 2000, 200), (50, 7, 50), (400, 1, 400)])
+def test_a_kept_learning_curve_has_every_validation_and_evenly_spaced_rows(rows: int, every: int, count: int) -> None:
     validated = set(range(every, rows, every))
     lines = [json.dumps({"step": k, "validation_return": 1.0 if k in validated else None}) for k in range(rows)]
     steps = [json.loads(line)["step"] for line in script("zoo/keep.py")._thin(lines, 200)]
-    assert len(steps) == kept
+    assert len(steps) == count
     assert steps == sorted(steps)
     assert {0, rows - 1} | validated <= set(steps)
-    assert max(np.diff(steps)) <= 2 * rows / kept + 2
+    assert max(np.diff(steps)) <= 2 * rows / count + 2
 
 
 def test_learning_curves_are_short() -> None:

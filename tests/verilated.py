@@ -78,15 +78,15 @@ class Verilated:
         self.cycles: list[int] = []
         self._offsets: dict[str, tuple[int, int]] = {}
         names = {p.name for p in code.layout.populations}
-        seen, self._places = [], 0
+        trace_places, self._places = [], 0
         for cell in code.cells:
             if cell.name in names and not cell.entrance:
-                seen += [self._places, cell.size]
+                trace_places += [self._places, cell.size]
                 self._offsets[cell.name] = self._places, cell.size
                 self._places += cell.size * code.window
             else:
-                seen += [-1, 0]
-        words = [str(k) for k in (code.inputs, code.outputs, self._places, *seen)]
+                trace_places += [-1, 0]
+        words = [str(k) for k in (code.inputs, code.outputs, self._places, *trace_places)]
         self._process = subprocess.Popen(
             [str(folder / "core"), *words], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -101,10 +101,10 @@ class Verilated:
         size = 1 + self.code.outputs + self._places
         data = self._process.stdout.read(8 * size)
         assert len(data) == 8 * size, f"it ended with {self._process.wait()}"
-        found = np.frombuffer(data, np.int64)
-        self.cycles.append(int(found[0]))
-        self._trace = found[1 + self.code.outputs :]
-        return found[1 : 1 + self.code.outputs]
+        answer = np.frombuffer(data, np.int64)
+        self.cycles.append(int(answer[0]))
+        self._trace = answer[1 + self.code.outputs :]
+        return answer[1 : 1 + self.code.outputs]
 
     def gave(self, name: str) -> Array:
         """What a population gave in the last block, (window, n); 0 in the steps in which it does not work."""
@@ -125,6 +125,6 @@ class Verilated:
 
 
 def _run(words: Sequence[str], folder: Path) -> str:
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{words[0]}: {done.stderr[-2000:]}"
-    return done.stdout
+    process = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, f"{words[0]}: {process.stderr[-2000:]}"
+    return process.stdout

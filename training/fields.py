@@ -96,7 +96,7 @@ def lapsed(kind: type[Part], values: Mapping[str, Any], changes: Mapping[str, An
     return defaults
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value in an error; of one that a file may have made long, its beginning."""
     try:
         text = repr(value)

@@ -36,12 +36,12 @@ Curve = list[tuple[int, float]]
 def chains() -> list[tuple[str, str, Curve, Curve]]:
     """Name and line of each chain, and the validated curves of its distilled and of its fine-tuned student."""
     stages = (ZOO / "ant" / "stages" / "1-distilled", ZOO / "ant")
-    kept = [[(row["step"], row["validation_return"]) for row in validated(folder)] for folder in stages]
+    curves = [[(row["step"], row["validation_return"]) for row in validated(folder)] for folder in stages]
     rows = lines(TEACHER / "attempts" / "students-seed2.jsonl")
     other = [
         [(row["step"], row["return"]) for row in rows if row["stage"] == stage] for stage in ("distilled", "fine-tuned")
     ]
-    return [("seed 3", "-", kept[0], kept[1]), ("seed 2", "--", other[0], other[1])]
+    return [("seed 3", "-", curves[0], curves[1]), ("seed 2", "--", other[0], other[1])]
 
 
 def draw_teachers(axes: Any) -> None:
@@ -55,9 +55,9 @@ def draw_teachers(axes: Any) -> None:
         label="seed 1, given up",
     )
     for folder, colour, label in ((TEACHER, "#1b1b1e", "seed 2"), (SECOND, "#2a9d8f", "seed 3")):
-        kept = validated(folder)
-        updates = [row.get("updates", 0) / 1e6 for row in kept]
-        axes.plot(updates, [row["validation_return"] for row in kept], color=colour, lw=1.3, label=label)
+        rows = validated(folder)
+        updates = [row.get("updates", 0) / 1e6 for row in rows]
+        axes.plot(updates, [row["validation_return"] for row in rows], color=colour, lw=1.3, label=label)
     calm = lines(TEACHER / "attempts" / "calm.jsonl")
     axes.plot(
         [row["updates"] / 1e6 for row in calm],
@@ -89,11 +89,11 @@ def draw_students(axes: Any) -> None:
             lw=1.0,
             color=COLOURS["fine-tuned"],
         )
-    named: set[str] = set()
+    labels: set[str] = set()
     for one in json.loads((TEACHER / "attempts" / "students.json").read_text(encoding="utf-8")):
         how = one["how"]
-        label = None if how in named else how
-        named.add(how)
+        label = None if how in labels else how
+        labels.add(how)
         axes.plot(
             [one["millions"]],
             [one["return"]],

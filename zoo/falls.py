@@ -75,14 +75,14 @@ def replay(seed: int, count: int, numbers: list[int]) -> Iterator[Episode]:
         for row in range(LANES):
             begin(row)
         while any(number >= 0 for number in playing):
-            taken = session.step(observations)
+            step_actions = session.step(observations)
             for row, number in enumerate(playing):
                 if number < 0:
                     continue
                 data = environments[row].unwrapped.data
                 states[row].append(np.r_[data.qpos, data.qvel])
-                actions[row].append(taken[row].copy())
-                step = environments[row].step(taken[row].astype(np.float32))
+                actions[row].append(step_actions[row].copy())
+                step = environments[row].step(step_actions[row].astype(np.float32))
                 observations[row] = step[0]
                 if step[2] or step[3]:
                     last = np.r_[data.qpos, data.qvel]
@@ -106,9 +106,9 @@ def branch(
         data = environment.unwrapped.data
         observations[row] = np.r_[data.qpos[2:], data.qvel]
     for _ in range(before + FURTHER):
-        taken = act(observations)
+        actions = act(observations)
         for row in np.flatnonzero(running):
-            observations[row], _, ended, _, _ = environments[row].unwrapped.step(taken[row].astype(np.float32))
+            observations[row], _, ended, _, _ = environments[row].unwrapped.step(actions[row].astype(np.float32))
             running[row], again = not ended, again + bool(ended)
     return again / len(ends)
 
@@ -126,16 +126,16 @@ def branches(teacher: Teacher, ends: list[Episode]) -> dict[str, Any]:
     """Whether ends come again, by who acts and from how many steps before."""
     ends = [end for end in ends if len(end.states) > max(BRANCHES["policy"])]
 
-    def taught(observations: Array) -> Array:
+    def teacher_actions(observations: Array) -> Array:
         return teacher(torch.from_numpy(observations.astype(np.float32))).clamp(-1, 1).numpy()
 
     environments = make_environments("Ant-v4", len(ends), ())
-    found: dict[str, Any] = {"ends": len(ends)}
+    summary: dict[str, Any] = {"ends": len(ends)}
     with nervecord.open(ANT / "ant.nervecord", trace=False) as session:
         session.reset(len(ends))
-        for name, act in (("policy", session.step), ("teacher", taught)):
+        for name, act in (("policy", session.step), ("teacher", teacher_actions)):
             draw = np.random.default_rng(1)
-            found[name] = [
+            summary[name] = [
                 {
                     "before": before,
                     "again": branch(environments, act, ends, before, None),
@@ -143,7 +143,7 @@ def branches(teacher: Teacher, ends: list[Episode]) -> dict[str, Any]:
                 }
                 for before in BRANCHES[name]
             ]
-    return found
+    return summary
 
 
 def played() -> list[Episode]:
@@ -205,7 +205,7 @@ def before_the_end(teacher: Teacher, ends: list[Episode], steps: int, limit: flo
     }
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def draw(summary: dict[str, Any], path: Path) -> None:
     """When episodes end, what precedes it, and from where it comes again."""
     import matplotlib
 
@@ -213,9 +213,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
-    left.hist([end["step"] for end in found["ends"]], bins=np.arange(0, 1001, 100).tolist(), color="#2c6fbb")
-    left.set(xlabel="step", ylabel="episodes", title=f"ends of {found['episodes']:,} episodes")
-    rows = found["before"]
+    left.hist([end["step"] for end in summary["ends"]], bins=np.arange(0, 1001, 100).tolist(), color="#2c6fbb")
+    left.set(xlabel="step", ylabel="episodes", title=f"ends of {summary['episodes']:,} episodes")
+    rows = summary["before"]
     steps = [row["before"] for row in rows]
     middle.plot(steps, [row["low_value"] for row in rows], color="#d1495b", label="share of values below normal")
     middle.plot(steps, [row["height"] for row in rows], color="#2c6fbb", label="height of the torso, m")
@@ -223,7 +223,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     middle.set(xlabel="steps before the end", xlim=(50, 0), title="before it")
     middle.legend(frameon=False, fontsize=8)
     for name, colour in (("policy", "#2c6fbb"), ("teacher", "#e9a23b")):
-        rows = found["branches"][name]
+        rows = summary["branches"][name]
         right.plot([row["before"] for row in rows], [row["disturbed"] for row in rows], "o-", color=colour, label=name)
     right.set(xlabel="steps before the end", xlim=(31, 0), ylim=(0, 1.02), title="ends again, slightly disturbed")
     right.legend(frameon=False, fontsize=8)

@@ -77,41 +77,41 @@ def _keep_checkpoint(run: Path, target: Path, *, networks_only: bool) -> None:
     if (run / "result.json").is_file():
         step = json.loads((run / "result.json").read_text())["step"]
         files = [run / "checkpoints" / f"step-{step:012d}.pt"]
-    kept = target / "checkpoints"
-    kept.mkdir(exist_ok=True)
+    folder = target / "checkpoints"
+    folder.mkdir(exist_ok=True)
     content = checkpoint.load(run / "checkpoints", int(files[-1].stem.removeprefix("step-")))
     content["config"]["run"]["out"] = "runs"
     config = TrainConfig.from_dict(content["config"])
     has_network = Asset.NETWORK in config.algorithm.assets
     if networks_only and (has_network or "td7" not in content["learner"]):
         step = content.pop("step")
-        checkpoint.save(kept, step, checkpoint.networks_only(content), best=None, keep=1)
+        checkpoint.save(folder, step, checkpoint.networks_only(content), best=None, keep=1)
         return
     if "td7" not in content["learner"]:  # an agent of TD7 can be kept in less
-        shutil.copyfile(files[-1], kept / files[-1].name)
+        shutil.copyfile(files[-1], folder / files[-1].name)
         return
     fewer = _of_a_student if has_network else _of_a_teacher
     content["learner"] = {**content["learner"], **fewer(config, content), "replay": None}
     if networks_only:
-        past = content["learner"]["past"][-MOST_PAST_TO_LEARN_FROM:]
-        content["learner"] |= {"td7": {**content["learner"]["td7"], "moments": {}}, "past": past}
+        policies = content["learner"]["past"][-MOST_PAST_TO_LEARN_FROM:]
+        content["learner"] |= {"td7": {**content["learner"]["td7"], "moments": {}}, "past": policies}
         content |= {"collector": None, "networks_only": True}
     step = content.pop("step")
     if content["best"] and content["best"]["step"] != step:
         content["best"] = None  # its checkpoint is not kept, so it cannot be what the training ends with
-    checkpoint.save(kept, step, content, best=None, keep=1)
+    checkpoint.save(folder, step, content, best=None, keep=1)
 
 
 def _of_a_teacher(config: TrainConfig, content: dict[str, Any]) -> dict[str, Any]:
     learner = content["learner"]
     actor = learner["td7"]["modules"]["actor"]
     agent = td7_agent(content, actor["first.weight"].shape[1], len(actor["rest.4.bias"]))
-    past = learner["past"]
-    if len(past) > MOST_PAST:
+    policies = learner["past"]
+    if len(policies) > MOST_PAST:
         # As the learner itself thins them, so that those that come after lie as far apart.
-        past = past[::-2][::-1]
-        past[-1]["every"] *= 2
-    return {"past": past, "td7": agent.compact_state_dict()}
+        policies = policies[::-2][::-1]
+        policies[-1]["every"] *= 2
+    return {"past": policies, "td7": agent.compact_state_dict()}
 
 
 def _of_a_student(config: TrainConfig, content: dict[str, Any]) -> dict[str, Any]:
@@ -131,24 +131,24 @@ def _checkpoints(run: Path) -> list[Path]:
 
 def _argv(argv: list[str]) -> list[str]:
     """The command without the folder it wrote to."""
-    kept, skip = [], False
+    words, skip = [], False
     for index, word in enumerate(argv):
         if skip:
             skip = False
         elif word == "--out":
             skip = True
         elif not word.startswith("--out="):
-            kept.append("nervecord" if index == 0 else word)
-    return kept
+            words.append("nervecord" if index == 0 else word)
+    return words
 
 
 def _thin(lines: list[str], rows: int) -> list[str]:
     validated = {index for index, line in enumerate(lines) if json.loads(line)["validation_return"] is not None}
-    kept = validated | ({0, len(lines) - 1} if lines else set())
-    others = [index for index in range(len(lines)) if index not in kept]
-    count = min(len(others), max(rows - len(kept), 0))
-    kept |= {others[k * len(others) // count] for k in range(count)}
-    return [lines[index] for index in sorted(kept)]
+    indices = validated | ({0, len(lines) - 1} if lines else set())
+    others = [index for index in range(len(lines)) if index not in indices]
+    count = min(len(others), max(rows - len(indices), 0))
+    indices |= {others[k * len(others) // count] for k in range(count)}
+    return [lines[index] for index in sorted(indices)]
 
 
 def main() -> int:

@@ -56,8 +56,8 @@ class Row:
     def loss(self) -> str:
         """Mean loss in parts of the float policy's return, with its interval."""
         plain = self.returns(0)
-        lost = plain - self.returns(1)
-        return f"{100 * lost.mean() / plain.mean():.1f} % ± {100 * interval95(lost) / plain.mean():.1f} %"
+        losses = plain - self.returns(1)
+        return f"{100 * losses.mean() / plain.mean():.1f} % ± {100 * interval95(losses) / plain.mean():.1f} %"
 
     def count(self, name: str) -> str:
         """A count for each action in fixed point."""
@@ -66,7 +66,7 @@ class Row:
 
 def rows() -> Iterator[Row]:
     """The policies of the five tasks, the best of a task first."""
-    found = []
+    entries = []
     for folder in sorted(path.parent for path in ZOO.glob("*/policy.nir")):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         # Of the same training with another seed, the folder seed-N has the evaluations alone.
@@ -83,8 +83,8 @@ def rows() -> Iterator[Row]:
                 program.report["placement"]["cores"],
             )
             if row.task in TASKS:
-                found.append(row)
-    yield from sorted(found, key=lambda row: (TASKS.index(row.task), -row.returns(1).mean()))
+                entries.append(row)
+    yield from sorted(entries, key=lambda row: (TASKS.index(row.task), -row.returns(1).mean()))
 
 
 def _blocks(place: Path, side: str) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def _blocks(place: Path, side: str) -> list[dict[str, Any]]:
 
 def document() -> str:
     """The text of docs/zoo.md."""
-    kept, aims = list(rows()), read_recipe("zoo").aims
+    entries, aims = list(rows()), read_recipe("zoo").aims
     published = tomllib.loads((ZOO / "published.toml").read_text(encoding="utf-8"))
     lines = [HEAD, "## Policies\n"]
     lines.append(
@@ -103,7 +103,7 @@ def document() -> str:
         "operations per action | cores |"
     )
     lines.append(f"|{'---|' * 10}")
-    for row in kept:
+    for row in entries:
         cells = [
             row.task,
             f"[zoo/{row.name}](../zoo/{row.name}/README.md)",
@@ -122,7 +122,7 @@ def document() -> str:
     lines.append(f"|{'---|' * 5}")
     below, missing, short = [], [], []
     for task in TASKS:
-        best = next((row for row in kept if row.task == task), None)
+        best = next((row for row in entries if row.task == task), None)
         spiking = published[task].get("spiking")
         cells = [task, best.mean(1) if best else "none", _published(spiking), _published(published[task]["plain"])]
         lines.append(f"| {' | '.join(cells)} | {aims[task]:,.0f} |")

@@ -65,11 +65,11 @@ def draw(folder: Path) -> None:
     before = 0.0
     for number, stage in enumerate([*sorted((folder / "stages").iterdir()), folder], 1):
         colour = COLOURS[(number - 1) % len(COLOURS)]
-        found = rows(stage)
+        metrics = rows(stage)
         trained = [(before + row["step"] / 1e6, row["train_return"]) for row in trained_rows(stage, number)]
         validated = [
             (before + row["step"] / 1e6, row["validation_return"])
-            for row in found
+            for row in metrics
             if row["validation_return"] is not None
         ]
         axes.plot([x for x, _ in trained], [y for _, y in trained], color=colour, lw=1.3, label=label(stage, number))
@@ -80,7 +80,7 @@ def draw(folder: Path) -> None:
         if result["test"]:
             end = before + result["step"] / 1e6
             axes.plot([end], [result["test"]["mean_return"]], "D", color=colour, markersize=5)
-        before += found[-1]["step"] / 1e6
+        before += metrics[-1]["step"] / 1e6
     axes.set_xlabel("environment steps of all stages, millions")
     axes.set_ylabel("return (lines: with action noise;\nwithout: dots validation, diamonds test)", fontsize=8)
     axes.grid(color="#e5e7e9", linewidth=0.7)

@@ -35,8 +35,8 @@ def outcome_of(case: Case) -> str:
         report = nervecord.inspect(case.subject, target, steps=case.steps)
         (answer,) = report.targets
         illegal = tuple(f for f in report.findings if f.severity == "error")
-        found = illegal or (*report.findings, *answer.findings)
-        expected = {f.code for f in found if f.severity == "error" or f.code in UNANSWERED}
+        findings = illegal or (*report.findings, *answer.findings)
+        expected = {f.code for f in findings if f.severity == "error" or f.code in UNANSWERED}
         refusal, program = None, None
         try:
             program = nervecord.compile(case.subject, target, steps=case.steps, calibration=case.calibration)
@@ -46,17 +46,17 @@ def outcome_of(case: Case) -> str:
             refused = set(refusal.codes if refusal is not None else ())
             if case.calibration is not None and not refused and "beyond what float64 holds" in str(refusal):
                 return "recorded input overflows"
-            open_still = {f.code for f in found if f.severity == "unknown"}
+            open_still = {f.code for f in findings if f.severity == "unknown"}
             agree = refused == expected or (not expected and refused <= open_still)
             assert agree, f"inspect says {sorted(expected)}, compile {sorted(refused)}: {refusal}"
             assert refused, f"a refusal has no code: {refusal}"
             assert not report.feasible, "what is refused is not feasible"
             return " + ".join(sorted(refused))
         assert not expected, f"inspect says {sorted(expected)}, and it compiles"
-        known = not any(f.severity == "unknown" for f in found)
-        assert report.feasible == known, "a graph that compiles is feasible, where no limit is unknown"
+        limits_known = not any(f.severity == "unknown" for f in findings)
+        assert report.feasible == limits_known, "a graph that compiles is feasible, where no limit is unknown"
         equal(case, program)
-    return "feasible" if known else "feasible, limits unknown"
+    return "feasible" if limits_known else "feasible, limits unknown"
 
 
 def equal(case: Case, program: Program) -> None:
@@ -76,9 +76,9 @@ def equal(case: Case, program: Program) -> None:
         return
     graph = program.graph
     inputs = {name: values(rng, graph.nodes[name], STEPS) for name in graph.inputs}
-    left: list[dict[str, Array]] = []
+    outputs: list[dict[str, Array]] = []
     for engine in ("definition", "emulator"):
         with nervecord.stream(program, engine=engine) as stream:
-            left.append(stream.run(inputs))
+            outputs.append(stream.run(inputs))
     for name in graph.outputs:
-        assert np.array_equal(left[0][name], left[1][name]), f"{name} differs"
+        assert np.array_equal(outputs[0][name], outputs[1][name]), f"{name} differs"

@@ -108,10 +108,10 @@ def draw(number: int) -> Case:
 def _of_integers(number: int, rng: np.random.Generator) -> Case:
     """A stream in integers already, for a target that computes so, or for another one."""
     arithmetic = emulated.random_arithmetic(number)
-    found = graphs.draw(number, arithmetic).plan
+    plan = graphs.draw(number, arithmetic).plan
     own = spec_from_dict(_described(rng, arithmetic.to_dict()))
     spec = own if rng.random() < 0.8 else random_spec(rng)
-    return Case(number, IntegerTarget(spec), found.graph, found.schedule.steps if found.schedule.resets else None)
+    return Case(number, IntegerTarget(spec), plan.graph, plan.schedule.steps if plan.schedule.resets else None)
 
 
 def values(rng: np.random.Generator, op: Op, steps: int) -> Array:
@@ -121,8 +121,8 @@ def values(rng: np.random.Generator, op: Op, steps: int) -> Array:
     if op.spikes:
         return (rng.random(shape) < rng.random()).astype(np.float64)
     limit = op.limit or 1.0
-    found: Array = rng.uniform(-1.5, 1.5, size=shape) * limit
-    return np.where(rng.random(shape) < 0.3, rng.choice([-limit, limit]), found)
+    uniform: Array = rng.uniform(-1.5, 1.5, size=shape) * limit
+    return np.where(rng.random(shape) < 0.3, rng.choice([-limit, limit]), uniform)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -164,10 +164,10 @@ def _described(rng: np.random.Generator, arithmetic: dict[str, Any]) -> dict[str
     def stated(table: dict[str, Any]) -> dict[str, Any]:
         return {name: {"value": value, "source": "made up", "confidence": "exact"} for name, value in table.items()}
 
-    kept = {name: LAVA[name] for name in ("title", "summary", "nodes")}
+    header = {name: LAVA[name] for name in ("title", "summary", "nodes")}
     words = {name: LAVA["arithmetic"][name] for name in ("summary", "source", "confidence")}
     return {
-        **kept,
+        **header,
         "name": "mine",
         "engines": [],
         "arithmetic": {**words, **arithmetic},
@@ -339,16 +339,16 @@ class _Maker:
         rng, name = self.rng, f"neurons{k}"
         unread = [s for s in self.shapes if s.startswith("input") and not any(a == s for a, _ in self.edges)]
         others = [s for s in self.shapes if s not in unread]
-        chosen = unread[:1] if unread else [str(rng.choice(others))]
+        sources = unread[:1] if unread else [str(rng.choice(others))]
         if last:
-            chosen = unread or chosen
-        more = [s for s in others if s not in chosen]
-        chosen += [str(s) for s in rng.permutation(more)[: int(rng.integers(0, 2))]]
+            sources = unread or sources
+        more = [s for s in others if s not in sources]
+        sources += [str(s) for s in rng.permutation(more)[: int(rng.integers(0, 2))]]
         size = int(rng.integers(1, 7))
-        convolves = len(self.shapes[chosen[0]]) > 1 and len(chosen) == 1 and rng.random() < 0.7
-        shape = self.convolved(f"conv{k}", chosen[0], name) if convolves else (size,)
+        convolves = len(self.shapes[sources[0]]) > 1 and len(sources) == 1 and rng.random() < 0.7
+        shape = self.convolved(f"conv{k}", sources[0], name) if convolves else (size,)
         if not convolves:
-            for j, source in enumerate(chosen):
+            for j, source in enumerate(sources):
                 self.connect(f"{k}.{j}", source, name, size)
         spiking = rng.random() < (0.6 if last and self.arithmetic.readout != "none" else 0.97)
         self.add(name, self.neurons(shape, spiking=bool(spiking)))

@@ -90,8 +90,8 @@ assert loaded("torch", "mujoco", "gymnasium", "matplotlib") == []
 nervecord.TrainConfig()
 assert loaded("torch", "mujoco", "gymnasium", "matplotlib") == []
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (0, "")
+    process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (process.returncode, process.stderr) == (0, "")
     assert os.listdir(tmp_path) == ["ant.nervecord"]
 
 
@@ -194,13 +194,13 @@ def test_compare(files: Path) -> None:
 
 def test_run(files: Path) -> None:
     pytest.importorskip("gymnasium")
-    seen: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     with nervecord.open(files / "pendulum.nervecord") as session:
         result = nervecord.run(
-            session, episodes=2, seed=3, record=True, progress=lambda done, total, mean: seen.append((done, total))
+            session, episodes=2, seed=3, record=True, progress=lambda done, total, mean: reports.append((done, total))
         )
         again = nervecord.run(session, "Pendulum-v1", 2, 3, environments=2)
-    assert seen == [(1, 2), (2, 2)]
+    assert reports == [(1, 2), (2, 2)]
     assert np.array_equal(result.returns, again.returns)
     assert result.mean == result.returns.mean()
     assert result.recorded is not None

@@ -93,9 +93,9 @@ def test_junk_for_any_argument(name: str, policy: Policy, tmp_path: Path) -> Non
             if parameter.kind == parameter.VAR_KEYWORD:
                 continue
             for junk in JUNK:
-                named = {n: v for n, v in sound.items() if n in parameters and n != argument and v is not None}
+                keywords = {n: v for n, v in sound.items() if n in parameters and n != argument and v is not None}
                 with contextlib.suppress(NervecordError):
-                    function(**named, **{argument: junk})
+                    function(**keywords, **{argument: junk})
 
 
 def nir(policy: Policy) -> bytes:
@@ -126,8 +126,8 @@ def test_a_misuse_names_the_argument_and_what_gives_one(name: str) -> None:
 
 def test_a_list_of_observations_calibrates(policy: Policy) -> None:
     rows = np.random.default_rng(0).normal(size=(20, 3))
-    wanted = nervecord.compile(policy, "lava", calibration=rows).to_bytes()
-    assert nervecord.compile(policy, "lava", calibration=rows.tolist()).to_bytes() == wanted
+    expected = nervecord.compile(policy, "lava", calibration=rows).to_bytes()
+    assert nervecord.compile(policy, "lava", calibration=rows.tolist()).to_bytes() == expected
 
 
 def test_numbers_of_other_libraries_are_numbers() -> None:

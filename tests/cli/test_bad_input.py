@@ -347,11 +347,11 @@ def test_an_ant_elsewhere(kind: str, nervecord_cli: Any, files: Path) -> None:
 )
 def test_the_whole_command(verb: str, name: str, cause: str, tmp_path: Path) -> None:
     path = malformed(name)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "nervecord", verb, str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"nervecord {verb}: {path}: ")
-    assert cause in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr.startswith(f"nervecord {verb}: {path}: ")
+    assert cause in process.stderr
+    assert process.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == []

@@ -274,15 +274,15 @@ def test_a_reader_that_went_away_is_no_error(line: str, tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [*PYTHON, *line.split()], cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=300
         )
     finally:
         os.close(writer)
     # argparse swallows the error where its help is longer than the buffer of stdout.
-    assert done.returncode in ((0, 141) if "run --help" in line else (141,))
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
+    assert process.returncode in ((0, 141) if "run --help" in line else (141,))
+    assert "Traceback" not in process.stderr
+    assert "Exception ignored" not in process.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -306,11 +306,11 @@ def test_interrupting_a_run(files: Path, tmp_path: Path) -> None:
 
 
 def test_as_a_module_from_anywhere(tmp_path: Path) -> None:
-    done = started(["targets", "--json"], tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [target["name"] for target in json.loads(done.stdout)["targets"]][:4] == ["reference", "c", "fpga", "lava"]
-    done = started(["inspect", "none.nir"], tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "nervecord inspect: none.nir: no such file\n")
+    run = started(["targets", "--json"], tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert [target["name"] for target in json.loads(run.stdout)["targets"]][:4] == ["reference", "c", "fpga", "lava"]
+    run = started(["inspect", "none.nir"], tmp_path)
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", "nervecord inspect: none.nir: no such file\n")
     assert os.listdir(tmp_path) == []
 
 
@@ -334,12 +334,12 @@ CHEAP = {
 @pytest.mark.parametrize("name", CHEAP)
 def test_help_and_import_load_nothing_heavy(name: str, tmp_path: Path) -> None:
     code = f"{CHEAP[name]}\nimport sys\nprint([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr.strip()) == (0, "[]")
+    process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (process.returncode, process.stderr.strip()) == (0, "[]")
 
 
 @pytest.mark.parametrize(
-    ("words", "meant"),
+    ("words", "flag"),
     [
         ("train --learning-rate 1e-3", "--lr"),
         ("train --total-timesteps 10", "--steps"),
@@ -348,5 +348,5 @@ def test_help_and_import_load_nothing_heavy(name: str, tmp_path: Path) -> None:
         ("compile x.nir --out y", "--output"),
     ],
 )
-def test_flags_of_other_tools_are_known_by_what_they_mean(words: str, meant: str, nervecord_cli: Any) -> None:
-    nervecord_cli(*words.split()).refused(f"unknown flag {words.split()[-2]!r} (here it is {meant})")
+def test_flags_of_other_tools_are_known_by_what_they_mean(words: str, flag: str, nervecord_cli: Any) -> None:
+    nervecord_cli(*words.split()).refused(f"unknown flag {words.split()[-2]!r} (here it is {flag})")

@@ -254,15 +254,15 @@ def test_a_convolution_and_its_program_take_the_same_recording(nervecord_cli: An
     assert nervecord_cli(*compiled).code == 0
     spikes = (rng.random((20, 2, 6, 6)) < 0.3).astype(float)
     trace = tmp_path / "trace.npz"
-    found = {}
+    outputs = {}
     for form in (spikes, spikes.reshape(20, 72), spikes[:, None], spikes.reshape(20, 1, 72)):
         np.savez(recording, input=form)
         for file, words in ((path, ("--dt", "1e-3", "--reset", "zero")), (program, ("--engine", "emulator"))):
             assert nervecord_cli("simulate", file, "--input", recording, *words, "-o", trace).code == 0
-            found.setdefault(file, []).append(np.load(trace)["output"])
-    assert all((rows == found[path][0]).all() for rows in found[path])
-    assert all((rows == found[program][0]).all() for rows in found[program])
-    assert (found[path][0][:-2] == found[program][0][2:]).all()
+            outputs.setdefault(file, []).append(np.load(trace)["output"])
+    assert all((rows == outputs[path][0]).all() for rows in outputs[path])
+    assert all((rows == outputs[program][0]).all() for rows in outputs[program])
+    assert (outputs[path][0][:-2] == outputs[program][0][2:]).all()
     words = ("compare", path, program, "--dt", "1e-3", "--reset", "zero", "--input", recording, "--mode", "layers")
     assert nervecord_cli(*words, "--tolerance", 0).code == 0
     np.savez(recording, input=spikes[:, :1])

@@ -19,11 +19,11 @@ from nervecord.errors import install_command
 def test_version_for_machines(nervecord_cli: Any) -> None:
     answer = nervecord_cli("--version", "--json")
     assert (answer.code, answer.err) == (0, "")
-    found = answer.json
-    assert found["nervecord"] == metadata.version("nervecord")
-    assert found["python"] == platform.python_version()
-    assert found["numpy"] == metadata.version("numpy")
-    assert set(found) > {"numba", "torch", "envpool", "mujoco", "gymnasium"}
+    report = answer.json
+    assert report["nervecord"] == metadata.version("nervecord")
+    assert report["python"] == platform.python_version()
+    assert report["numpy"] == metadata.version("numpy")
+    assert set(report) > {"numba", "torch", "envpool", "mujoco", "gymnasium"}
 
 
 @pytest.mark.parametrize("words", [("--short",), ("--json", "x"), ("--json", "--json")])
@@ -38,10 +38,10 @@ def test_doctor_on_this_machine(nervecord_cli: Any) -> None:
     """The real thing: what the tests themselves run on works, and whatever does not says how to fix it."""
     answer = nervecord_cli("doctor", "--json", "--quiet")
     assert (answer.code, answer.err) == (0, "")
-    found = answer.json
-    assert found["works"] is True
-    assert found["machine"]["interpreter"] == sys.executable
-    parts = {part["part"]: part for part in found["parts"]}
+    report = answer.json
+    assert report["works"] is True
+    assert report["machine"]["interpreter"] == sys.executable
+    parts = {part["part"]: part for part in report["parts"]}
     assert {"numpy", "numba", "torch, snnTorch", "CUDA", "Lava", "C compiler", "OpenGL by EGL"} <= set(parts)
     for name in ("numpy", "nir, h5py", "numba", "rich"):
         assert parts[name]["status"] == "works"

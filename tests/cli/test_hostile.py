@@ -206,12 +206,12 @@ def test_what_numpy_writes_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
     }
     for write in (np.savez, np.savez_compressed):
         write(tmp_path / "a.npz", **arrays)
-        found = read_arrays(tmp_path / "a.npz")
-        assert list(found) == list(arrays)
+        contents = read_arrays(tmp_path / "a.npz")
+        assert list(contents) == list(arrays)
         for name, array in arrays.items():
-            assert found[name].shape == array.shape
-            assert found[name].dtype == array.dtype.newbyteorder("=")
-            assert np.array_equal(found[name], array)
+            assert contents[name].shape == array.shape
+            assert contents[name].dtype == array.dtype.newbyteorder("=")
+            assert np.array_equal(contents[name], array)
     np.save(tmp_path / "a.npy", arrays["fortran"])
     assert np.array_equal(read_arrays(tmp_path / "a.npy")[""], arrays["fortran"])
 
@@ -302,10 +302,10 @@ def odd(tmp_path: Path) -> Iterator[dict[str, str]]:
         os.chdir(tmp_path)  # the name of a socket is short
         bound.bind("socket")
         os.chdir(before)
-        found = {name: str(tmp_path / name) for name in ("pipe", "link", "loop", "zero", "socket")}
-        found |= {"device": "/dev/zero", "null": "a\0b", "surrogate": "\ud800", "long": "x" * 300, "deep": "x/" * 3000}
-        found |= {"under a file": str(malformed("empty.nir") / "x"), "escape": "\x1b[2J", "nothing": ""}
-        yield found
+        paths = {name: str(tmp_path / name) for name in ("pipe", "link", "loop", "zero", "socket")}
+        paths |= {"device": "/dev/zero", "null": "a\0b", "surrogate": "\ud800", "long": "x" * 300, "deep": "x/" * 3000}
+        paths |= {"under a file": str(malformed("empty.nir") / "x"), "escape": "\x1b[2J", "nothing": ""}
+        yield paths
 
 
 READERS: dict[str, tuple[str, ...]] = {
@@ -336,9 +336,9 @@ def test_paths_of_what_is_no_file(
     for name, path in odd.items():
         words = [word.replace("{}", path).replace("{ant}", ant) for word in READERS[reader]]
         answers: list[Any] = []
-        asked = threading.Thread(target=lambda w=words, found=answers: found.append(nervecord_cli(*w)), daemon=True)
-        asked.start()
-        asked.join(60)
+        thread = threading.Thread(target=lambda w=words, out=answers: out.append(nervecord_cli(*w)), daemon=True)
+        thread.start()
+        thread.join(60)
         assert answers, f"{name} is waited for"
         text = answers[0].refused().removesuffix("\n")
         assert text.isprintable(), name
@@ -347,9 +347,9 @@ def test_paths_of_what_is_no_file(
 def test_the_same_from_python(odd: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for path in odd.values():
-        for read in (nervecord.read, nervecord.load, nervecord.open, nervecord.inspect, read_arrays):
+        for reader in (nervecord.read, nervecord.load, nervecord.open, nervecord.inspect, read_arrays):
             with pytest.raises(NervecordError) as caught:
-                read(path)  # type: ignore[operator]
+                reader(path)  # type: ignore[operator]
             assert str(caught.value).isprintable()
         with pytest.raises(NervecordError):
             nervecord.target(file=path)
@@ -427,19 +427,19 @@ def test_no_plugin_is_loaded_whatever_the_environment_says(tmp_path: Path) -> No
     assert touched.exists()  # it would be seen
     touched.unlink()
     for name in ("damaged_superblock", "plugin_filter"):
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "nervecord", "inspect", str(malformed(f"{name}.nir"))],
             env=environment,
             capture_output=True,
             text=True,
             timeout=120,
         )
-        assert done.returncode == 2, done.stderr
+        assert process.returncode == 2, process.stderr
         assert not touched.exists(), name
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("words", "parts"),
     [
         ("run pendulum.nervecord --episodes 10000000000", ("episodes: ", "10000000000", "10,000,000")),
         (f"run pendulum.nervecord --episodes {'9' * 30}", ("--episodes: ", "1e+18")),
@@ -450,12 +450,12 @@ def test_no_plugin_is_loaded_whatever_the_environment_says(tmp_path: Path) -> No
         (f"train --env CartPole-v1 --layers {'9' * 30}", ("--layers",)),
     ],
 )
-def test_numbers_that_no_flag_takes(words: str, named: tuple[str, ...], nervecord_cli: Any, files: Path) -> None:
+def test_numbers_that_no_flag_takes(words: str, parts: tuple[str, ...], nervecord_cli: Any, files: Path) -> None:
     pytest.importorskip("torch")
     if "--video " in words:
         pytest.importorskip("imageio_ffmpeg")
     arguments = [str(files / word) if word.endswith((".nervecord", ".nir")) else word for word in words.split()]
-    nervecord_cli(*arguments).refused(*named)
+    nervecord_cli(*arguments).refused(*parts)
 
 
 def test_names_of_files_reach_a_terminal_only_escaped(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
@@ -464,15 +464,15 @@ def test_names_of_files_reach_a_terminal_only_escaped(nervecord_cli: Any, files:
     path = tmp_path / "\x1b[32mY.nervecord"
     rows = files / "rows.npz"
     for words in (("inspect", odd), ("compile", odd, "-o", path), ("compare", odd, path, "--observations", rows)):
-        done = nervecord_cli(*words)
-        assert done.code == 0, done.err
-        assert "\x1b" not in done.out + done.err
+        answer = nervecord_cli(*words)
+        assert answer.code == 0, answer.err
+        assert "\x1b" not in answer.out + answer.err
 
 
 def test_a_name_that_is_no_text_is_written_out_in_a_page(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
     pytest.importorskip("plotly")
     odd = os.fsencode(tmp_path) + b"/\xff.nir"
     shutil.copy(files / "ant.nir", odd)
-    done = nervecord_cli("inspect", os.fsdecode(odd), "--target", "lava", "--html", tmp_path / "page.html")
-    assert done.code == 0, done.err
+    answer = nervecord_cli("inspect", os.fsdecode(odd), "--target", "lava", "--html", tmp_path / "page.html")
+    assert answer.code == 0, answer.err
     assert "\\udcff" in (tmp_path / "page.html").read_text("utf-8")

@@ -44,8 +44,8 @@ def test_verdicts_come_first_and_findings_say_what_to_do(nervecord_cli: Any, tmp
 
 def test_what_is_said_of_several_nodes_is_said_once() -> None:
     both = nervecord.inspect(PUBLISHED / "braille_noDelay_bias_zero.nir", "spinnaker2")
-    found = [f.node for f in both.targets[0].findings if f.code == "bias-channel"]
-    assert found == ["fc1", "fc2", "lif1.w_rec"]
+    nodes = [f.node for f in both.targets[0].findings if f.code == "bias-channel"]
+    assert nodes == ["fc1", "fc2", "lif1.w_rec"]
     text = laid_out(both, 110)
     assert text.count("and the chip's adds at once what that settles at") == 1
     assert "bias-channel  fc1, fc2, lif1.w_rec" in text
@@ -54,9 +54,9 @@ def test_what_is_said_of_several_nodes_is_said_once() -> None:
 def test_what_is_said_of_several_targets_is_said_once() -> None:
     report = nervecord.inspect(PUBLISHED / "lif_norse.nir")
     text = "\n".join(line.rstrip() for line in laid_out(report, 110).splitlines())
-    named = [it.target for it in report.targets if any(f.code == "time-step" for f in it.findings)]
-    assert len(named) > 3
-    assert f"{', '.join(named)}\n  warning  time-step  graph\n" in text
+    names = [it.target for it in report.targets if any(f.code == "time-step" for f in it.findings)]
+    assert len(names) > 3
+    assert f"{', '.join(names)}\n  warning  time-step  graph\n" in text
     assert text.count("the file does not say its time step") == 1
     # What is of one target alone stands under its name.
     assert "unsupported-node  1\n" in text[text.index("speck (Speck") : text.index("xylo (Xylo")]
@@ -130,8 +130,8 @@ def test_all_chips_say_the_same_of_an_input_that_nobody_declared(nervecord_cli: 
     open_question = {target["target"]: target for target in nervecord_cli(*words).json["targets"]}
     chips = [name for name in open_question if name not in ("reference", "onnx")]
     for name in chips:
-        (found,) = (f for f in open_question[name]["findings"] if f["code"] == "undeclared-input")
-        assert "--inputs spikes" in found["fix"]
+        (finding,) = (f for f in open_question[name]["findings"] if f["code"] == "undeclared-input")
+        assert "--inputs spikes" in finding["fix"]
         assert open_question[name]["verdict"] in ("unknown", "infeasible")
     assert {open_question[name]["verdict"] for name in ("lava", "c", "loihi1", "spinnaker2")} == {"unknown"}
     for kind, loihi1 in (("spikes", "feasible"), ("4.0", "infeasible")):

@@ -73,9 +73,9 @@ def test_a_run_leaves_a_trace(files: Path, nervecord_cli: Any, tmp_path: Path, m
     words = ("compare", files / "pendulum.nir", program, "--observations", "episode.nir", "--json")
     assert nervecord_cli(*words).json["observations"] == steps
     assert nervecord_cli("simulate", program, "--input", "episode.nir", "-o", "again.npz").code == 0
-    found = np.load("again.npz")["lif1"]
-    per, window = data.nodes["lif1"].observables["spikes"].data.shape[1] // steps, len(found) // steps
-    useful = found.reshape(steps, window, -1)
+    trace = np.load("again.npz")["lif1"]
+    per, window = data.nodes["lif1"].observables["spikes"].data.shape[1] // steps, len(trace) // steps
+    useful = trace.reshape(steps, window, -1)
     assert any(
         (useful[:, k : k + per].reshape(steps * per, -1) == data.nodes["lif1"].observables["spikes"].data[0]).all()
         for k in range(window - per + 1)
@@ -96,8 +96,8 @@ def attribute(name: str, value: Any) -> None:
 
 def events(**fields: Any) -> None:
     """A list of two events, some of whose fields are others."""
-    written = nir.EventData(np.array([[0, 1]]), np.array([[0.0, 0.001]]), 6, 16001.0)
-    nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({"input": written})}))
+    data = nir.EventData(np.array([[0, 1]]), np.array([[0.0, 0.001]]), 6, 16001.0)
+    nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({"input": data})}))
     with h5py.File("x.nir", "a") as file:
         group = file["nodes/input/observables/input"]
         for name, values in fields.items():

@@ -43,8 +43,8 @@ def test_texts_are_short_and_say_what_it_is(files: Path) -> None:
 
 def test_tables_for_notebooks(files: Path) -> None:
     graph = nervecord.read(files / "ant.nir")
-    shown = read(graph._repr_html_())
-    assert {"normalise", "Normalise", "27"} <= set(shown.words)
+    cells = read(graph._repr_html_())
+    assert {"normalise", "Normalise", "27"} <= set(cells.words)
     assert {"lava", "Ant-v4"} <= set(read(nervecord.load(files / "ant.nervecord")._repr_html_()).words)
     report = read(nervecord.inspect(graph, ("lava", "loihi1"))._repr_html_())
     assert {"loihi1", "infeasible", "graded-input"} <= set(report.words)
@@ -53,11 +53,11 @@ def test_tables_for_notebooks(files: Path) -> None:
 def test_names_of_a_file_are_text_in_a_notebook() -> None:
     graph = random_policy().graph
     evil = {name: f"<script>{name}</script>" for name in graph.nodes}
-    named = {evil[name]: node for name, node in graph.nodes.items()}
-    graph = graph.replace(nodes=named, edges=tuple((evil[a], evil[b]) for a, b in graph.edges))
-    shown = read(graph._repr_html_())
-    assert "script" not in shown.tags
-    assert "<script>fc1</script>" in shown.words
+    nodes = {evil[name]: node for name, node in graph.nodes.items()}
+    graph = graph.replace(nodes=nodes, edges=tuple((evil[a], evil[b]) for a, b in graph.edges))
+    cells = read(graph._repr_html_())
+    assert "script" not in cells.tags
+    assert "<script>fc1</script>" in cells.words
 
 
 def test_the_interface_lists_itself_and_nothing_else() -> None:
@@ -65,8 +65,8 @@ def test_the_interface_lists_itself_and_nothing_else() -> None:
 
 
 def test_two_paths_are_compared_as_in_the_shell(files: Path) -> None:
-    found = nervecord.compare(files / "ant.nir", files / "ant.nervecord")
-    assert found.observations == RECORDED
+    comparison = nervecord.compare(files / "ant.nir", files / "ant.nervecord")
+    assert comparison.observations == RECORDED
     rows = np.random.default_rng(5).normal(size=(10, 27))
     assert nervecord.compare(str(files / "ant.nir"), files / "ant.nervecord", files / "rows.npz").observations == 10
     with nervecord.open(files / "ant.nir") as a:

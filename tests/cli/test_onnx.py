@@ -68,14 +68,14 @@ def test_a_program_goes_to_a_robot_as_it_is(target: str, files: Path, nervecord_
     assert nervecord_cli("compile", files / "pendulum.nir", "--target", target, "-o", path).code == 0
     answer = nervecord_cli("compile", path, "--target", "onnx", "--opset", 17, "-o", out, "--json")
     assert answer.code == 0, answer.err
-    written = onnx.load(f"{out}policy.onnx")
-    metadata = {entry.key: entry.value for entry in written.metadata_props}
+    model = onnx.load(f"{out}policy.onnx")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert metadata["nervecord_form"] == ("integer" if target == "lava" else "float")
-    assert [entry.version for entry in written.opset_import] == [17]
+    assert [entry.version for entry in model.opset_import] == [17]
     assert nervecord.load(f"{out}policy.nervecord").graph == nervecord.load(path).graph
     nervecord.emit(path, tmp_path / "emitted", target="onnx")
     again = onnx.load(tmp_path / "emitted" / "policy.onnx")
-    assert again.graph.initializer == written.graph.initializer
+    assert again.graph.initializer == model.graph.initializer
     played = nervecord_cli("run", f"{out}policy.nervecord", "--episodes", "1", "--json")
     assert (played.code, played.json["engine"]) == (0, "onnxruntime")
 
@@ -98,15 +98,15 @@ def test_a_program_of_floats_may_still_be_quantised(files: Path, nervecord_cli: 
     assert nervecord_cli("compile", files / "pendulum.nir", "--target", "reference", "-o", path).code == 0
     nervecord_cli("compile", path, "--target", "lava").refused("--calibration")
     size = nervecord.load(path).graph.nodes["observation"].size
-    found = []
+    graphs = []
     for number, (scale, more) in enumerate(((0.01, []), (1.0, []), (0.01, ["--allow-clustered-decays"]))):
         rows, out = tmp_path / f"rows{number}.npz", tmp_path / f"lava{number}.nervecord"
         np.savez(rows, observations=scale * np.linspace(-1, 1, 40 * size).reshape(40, size))
         answer = nervecord_cli("compile", path, "--target", "lava", "--calibration", rows, *more, "-o", out)
         assert answer.code == 0, answer.err
-        found.append(nervecord.load(out).graph)
-    assert found[0] == found[2]
-    assert found[0] != found[1]
+        graphs.append(nervecord.load(out).graph)
+    assert graphs[0] == graphs[2]
+    assert graphs[0] != graphs[1]
     nervecord_cli("compile", path, "--target", "lava", "--convention", "exact").refused("convention: ")
     for target in ("onnx", "reference"):
         nervecord_cli("compile", files / "pendulum.nir", "--target", target, "--allow-clustered-decays").refused(

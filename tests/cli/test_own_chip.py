@@ -59,24 +59,24 @@ def call(nervecord_cli: Any, files: Path, tmp_path: Path, monkeypatch: pytest.Mo
     return lambda line: nervecord_cli(*line.split())
 
 
-def done(answer: Any) -> str:
+def output_of(answer: Any) -> str:
     assert answer.code == 0, answer
     return str(answer.out)
 
 
 def described(path: str, *, take: str = "", **arithmetic: object) -> None:
     """Write mini.toml with more keys under [arithmetic], without those named in `take`."""
-    kept = [line for line in MINI.splitlines() if line.split(" ")[0] not in (*take.split(), *arithmetic)]
-    Path(path).write_text("\n".join([*kept, *(f"{k} = {json.dumps(v)}" for k, v in arithmetic.items())]) + "\n")
+    lines = [line for line in MINI.splitlines() if line.split(" ")[0] not in (*take.split(), *arithmetic)]
+    Path(path).write_text("\n".join([*lines, *(f"{k} = {json.dumps(v)}" for k, v in arithmetic.items())]) + "\n")
 
 
 def assert_same_integers(call: Callable[[str], Any], a: str, b: str, engine: str, inputs: int = 27) -> None:
     """Every spike and membrane is the same; C decodes its actions in float32."""
     np.savez("rows.npz", observations=np.random.default_rng(3).normal(size=(20, inputs)))
-    found = call(f"compare {a} {b} --engine-b {engine} --observations rows.npz --json").json
-    assert sum(layer["compared"] for layer in found["layers"]) > 0
-    assert [layer["different"] for layer in found["layers"]] == [0] * len(found["layers"]), engine
-    assert found["action_max"] < 1e-6
+    report = call(f"compare {a} {b} --engine-b {engine} --observations rows.npz --json").json
+    assert sum(layer["compared"] for layer in report["layers"]) > 0
+    assert [layer["different"] for layer in report["layers"]] == [0] * len(report["layers"]), engine
+    assert report["action_max"] < 1e-6
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -84,8 +84,8 @@ def assert_same_integers(call: Callable[[str], Any], a: str, b: str, engine: str
 
 
 def test_the_template_compiles_as_it_is_and_with_every_key_stated(call: Callable[[str], Any]) -> None:
-    text = done(call("targets template"))
-    assert json.loads(done(call("targets template --json")))["template"] == text
+    text = output_of(call("targets template"))
+    assert json.loads(output_of(call("targets template --json")))["template"] == text
     stated = re.sub(r"^#(?=\w|\[)", "", text, flags=re.MULTILINE)
     assert stated != text
     for name, content in (("as it is", text), ("stated", stated)):
@@ -93,8 +93,8 @@ def test_the_template_compiles_as_it_is_and_with_every_key_stated(call: Callable
         data = call("compile ant.nir --target-file chip.toml --json").json
         assert (data["verdict"], data["target"]) == ("feasible", "my-chip"), name
     assert data["cores"] == 2
-    (shown,) = json.loads(done(call("inspect ant.nir --target-file chip.toml --json")))["targets"]
-    assert shown["energy"]["source"] == "measured by its makers"
+    (report,) = json.loads(output_of(call("inspect ant.nir --target-file chip.toml --json")))["targets"]
+    assert report["energy"]["source"] == "measured by its makers"
     # Of what a file may say nothing is missing in it.
     spec = read_spec(Path("chip.toml"), own=True)
     assert [name for name, _, fact in spec.facts() if not fact.known] == []
@@ -107,26 +107,26 @@ def test_the_template_compiles_as_it_is_and_with_every_key_stated(call: Callable
 def test_every_verb_takes_it_with_a_report_and_its_program_needs_no_file(call: Callable[[str], Any]) -> None:
     pytest.importorskip("jinja2", reason="pages need the extra report")
     pytest.importorskip("plotly", reason="pages need the extra report")
-    done(call("compile pendulum.nir --target-file mini.toml -o mini.nervecord --html compile.html"))
+    output_of(call("compile pendulum.nir --target-file mini.toml -o mini.nervecord --html compile.html"))
     Path("mini.toml").unlink()
-    done(call("run mini.nervecord --episodes 1 --html run.html"))
-    done(call("compare pendulum.nir mini.nervecord --html compare.html"))
+    output_of(call("run mini.nervecord --episodes 1 --html run.html"))
+    output_of(call("compare pendulum.nir mini.nervecord --html compare.html"))
     for page in ("compile", "run", "compare"):
         text = Path(f"{page}.html").read_text(encoding="utf-8")
         assert "No energy per operation is stated in mini.toml" in text
         assert "not stated in mini.toml: " in text
-    shown = call("inspect mini.nervecord --json").json["targets"]
-    assert [it["verdict"] for it in shown if it["target"] == "mini"] == ["unknown"]
-    (shown,) = call("inspect mini.nervecord --target mini --json").json["targets"]
-    assert [f["message"] for f in shown["findings"] if f["severity"] == "unknown"] == [
+    reports = call("inspect mini.nervecord --json").json["targets"]
+    assert [it["verdict"] for it in reports if it["target"] == "mini"] == ["unknown"]
+    (report,) = call("inspect mini.nervecord --target mini --json").json["targets"]
+    assert [f["message"] for f in report["findings"] if f["severity"] == "unknown"] == [
         "mini.toml does not say how many neurons the chip holds"
     ]
     call("inspect mini.nervecord --target minni").refused("'minni'", "spinnaker2")
 
 
 def test_engines_are_shown_and_all_run_the_same_integers(call: Callable[[str], Any]) -> None:
-    done(call("compile ant.nir --target-file mini.toml -o mini.nervecord"))
-    text = done(call("targets --target-file mini.toml"))
+    output_of(call("compile ant.nir --target-file mini.toml -o mini.nervecord"))
+    text = output_of(call("targets --target-file mini.toml"))
     assert "engines: emulator, definition, torch, c\n" in text
     engines = call("targets --target-file mini.toml --json").json["targets"][0]["engines"]
     assert engines == ["emulator", "definition", "torch", "c"]
@@ -143,15 +143,15 @@ def test_numbers_of_the_file_are_called_the_users(call: Callable[[str], Any]) ->
     limits = "[limits]\nneurons = 500\ncores = 4\nneurons_per_core = 8\n[energy]\nprocess_nm = 28\n"
     energy = "synaptic_event_pj = 1.0\nupdate_active_pj = 2.0\nupdate_inactive_pj = 1.0\n"
     Path("mini.toml").write_text(MINI + limits + energy)
-    text = done(call("compile ant.nir --target-file mini.toml -o mini.nervecord --html mini.html"))
+    text = output_of(call("compile ant.nir --target-file mini.toml -o mini.nervecord --html mini.html"))
     assert "(what a core holds: the user's own numbers)" in text
     assert "allowed:" not in text
     assert "user&#39;s" in Path("mini.html").read_text(encoding="utf-8")
-    verbose = done(call("inspect mini.nervecord --target mini --verbose"))
+    verbose = output_of(call("inspect mini.nervecord --target mini --verbose"))
     assert "mini.toml [the user's own]" in " ".join(verbose.split())
     assert "not published" not in verbose
     # One that --set replaces is an allowance, as of every target.
-    text = done(call("compile ant.nir --target-file mini.toml --set cores=5"))
+    text = output_of(call("compile ant.nir --target-file mini.toml --set cores=5"))
     assert re.search(r"allowed: cores = 5: .* 4 \(given\)", text)
 
 
@@ -185,15 +185,15 @@ def test_whatever_stands_under_a_key_is_read_or_refused() -> None:
     """Nothing but a refusal comes of values of other types, in a file or in what a program carries."""
     rng = random.Random(0)
     stated = tomllib.loads(re.sub(r"^#(?=\w|\[)", "", template(), flags=re.MULTILINE))
-    read = 0
+    count = 0
     for _ in range(400):
         data = copy.deepcopy(stated)
         table = data if rng.random() < 0.3 else data[rng.choice([k for k in data if isinstance(data[k], dict)])]
         table[rng.choice([*table, "odd"])] = copy.deepcopy(rng.choice(JUNK))
         with contextlib.suppress(FileFormatError):
             spec_from_dict(data, file="chip.toml")
-            read += 1
-    assert 20 < read < 200
+            count += 1
+    assert 20 < count < 200
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -223,12 +223,12 @@ def test_bits_and_slices_reach_it(accumulate: str, call: Callable[[str], Any]) -
     assert {link["weight_bits"] for link in links} == {3}
     assert any(name.endswith(".rest") for name in nervecord.load("two.nervecord").graph.nodes)
     assert_same_integers(call, "two.nervecord", "two.nervecord", "c", inputs=6)
-    (shown,) = call("inspect p.nir --target-file mini.toml --weight-slices 2 --json").json["targets"]
-    assert shown["target"] == "mini"
+    (answer,) = call("inspect p.nir --target-file mini.toml --weight-slices 2 --json").json["targets"]
+    assert answer["target"] == "mini"
 
 
 def test_the_arithmetic_bounds_the_options(call: Callable[[str], Any]) -> None:
-    text = " ".join(done(call("compile --target-file mini.toml --help")).split())
+    text = " ".join(output_of(call("compile --target-file mini.toml --help")).split())
     assert " mini:" in text
     assert "from 2 to 6 (default 6)" in text
     call("compile ant.nir --target-file mini.toml --weight-bits 7").refused(
@@ -236,7 +236,7 @@ def test_the_arithmetic_bounds_the_options(call: Callable[[str], Any]) -> None:
     )
     call("compile ant.nir --target-file gone.toml --weight-bits 7").refused("gone.toml: ")
     for target, words in (("lava", "from 2 to 8 (default 8)"), ("c", "from 2 to 8 (default 8)")):
-        assert words in " ".join(done(call(f"compile --target {target} --help")).split())
+        assert words in " ".join(output_of(call(f"compile --target {target} --help")).split())
 
 
 def test_a_second_slice_that_a_chip_has_no_room_for_is_found_before_lowering(call: Callable[[str], Any]) -> None:
@@ -248,8 +248,8 @@ def test_a_second_slice_that_a_chip_has_no_room_for_is_found_before_lowering(cal
     for most, verdict, code in ((sliced["synapses"] - 1, "infeasible", 2), (sliced["synapses"], "feasible", 0)):
         Path("mini.toml").write_text(f"{MINI}[limits]\nneurons = 100\nsynapses = {most}\n")
         answer = call("inspect p.nir --target-file mini.toml --weight-slices 2 --json")
-        (shown,) = answer.json["targets"]
-        assert (shown["verdict"], answer.code) == (verdict, code)
+        (report,) = answer.json["targets"]
+        assert (report["verdict"], answer.code) == (verdict, code)
         assert call("compile p.nir --target-file mini.toml --weight-slices 2").code == code
 
 
@@ -262,9 +262,9 @@ def test_of_a_network_without_a_recording_it_is_an_estimate(call: Callable[[str]
     sliced = call(f"compile {line} --json").json["report"]["placement"]["synapses"]
     assert sliced > 72
     Path("mini.toml").write_text(f"{MINI}[limits]\nneurons = 100\nsynapses = {sliced - 1}\n")
-    (shown,) = call(f"inspect {line} --json").json["targets"]
-    (finding,) = [finding for finding in shown["findings"] if finding["code"] == "synapses"]
-    assert (shown["verdict"], finding["severity"]) == ("unknown", "unknown")
+    (report,) = call(f"inspect {line} --json").json["targets"]
+    (finding,) = [finding for finding in report["findings"] if finding["code"] == "synapses"]
+    assert (report["verdict"], finding["severity"]) == ("unknown", "unknown")
     assert "--calibration" in finding["fix"]
     assert (finding["value"], finding["limit"]) == (sliced, sliced - 1)
 
@@ -284,19 +284,19 @@ def test_c_is_emitted_of_it_and_passes_its_own_test(call: Callable[[str], Any]) 
         delay_max=7,
         connection_delay=1,
     )
-    done(call("compile ant.nir --target-file wraps.toml -o mini.nervecord --emit own"))
-    done(call("compile mini.nervecord --target c --prefix mini -o other/"))
+    output_of(call("compile ant.nir --target-file wraps.toml -o mini.nervecord --emit own"))
+    output_of(call("compile mini.nervecord --target c --prefix mini -o other/"))
     for folder in ("own", "other"):
         process = subprocess.run(["make", "-C", folder, "selftest"], capture_output=True, text=True, check=False)
         assert process.returncode == 0, process.stderr
     arithmetics = [nervecord.load(path).graph.arithmetic for path in ("mini.nervecord", "other/policy.nervecord")]
     assert arithmetics[0] == arithmetics[1]
-    done(call("inspect other/policy.nervecord --target c"))
+    output_of(call("inspect other/policy.nervecord --target c"))
 
 
 def test_inspect_and_compile_agree_about_integers_elsewhere(call: Callable[[str], Any]) -> None:
     """The reference, C and ONNX take integers of any arithmetic; Lava only its own."""
-    done(call("compile ant.nir --target-file mini.toml -o mini.nervecord"))
+    output_of(call("compile ant.nir --target-file mini.toml -o mini.nervecord"))
     for target, code in (("reference", 0), ("c", 0), ("onnx", 0), ("lava", 2)):
         assert call(f"inspect mini.nervecord --target {target}").code == code, target
         assert call(f"compile mini.nervecord --target {target} -o {target}.nervecord").code == code, target
@@ -308,7 +308,7 @@ def test_inspect_and_compile_agree_about_integers_elsewhere(call: Callable[[str]
 
 
 def test_a_description_comes_back_as_it_was(call: Callable[[str], Any]) -> None:
-    text = re.sub(r"^#(?=\w|\[)", "", done(call("targets template")), flags=re.MULTILINE)
+    text = re.sub(r"^#(?=\w|\[)", "", output_of(call("targets template")), flags=re.MULTILINE)
     Path("chip.toml").write_text(text)
     spec = read_spec(Path("chip.toml"), own=True)
     assert spec_from_dict(json.loads(json.dumps(spec_to_dict(spec))), file="chip.toml") == spec
@@ -318,7 +318,7 @@ def test_a_description_comes_back_as_it_was(call: Callable[[str], Any]) -> None:
     "change", [{"spec": 3}, {"file": 3}, {"spec": {"name": "other"}}, {"spec": {"name": "mini", "arithmetic": {}}}]
 )
 def test_a_damaged_description_is_refused(change: dict[str, Any], call: Callable[[str], Any]) -> None:
-    done(call("compile ant.nir --target-file mini.toml -o mini.nervecord"))
+    output_of(call("compile ant.nir --target-file mini.toml -o mini.nervecord"))
     program = nervecord.load("mini.nervecord")
     target = {**program.report["target"], **change}
     broken = type(program)(program.target, program.graph, program.contract, report={**program.report, "target": target})
@@ -330,14 +330,14 @@ def test_a_damaged_description_is_refused(change: dict[str, Any], call: Callable
 def test_a_program_of_a_described_target_that_says_nothing_of_it_runs_by_its_arithmetic(
     call: Callable[[str], Any],
 ) -> None:
-    done(call("compile ant.nir --target-file mini.toml -o mini.nervecord"))
+    output_of(call("compile ant.nir --target-file mini.toml -o mini.nervecord"))
     program = nervecord.load("mini.nervecord")
     bare = type(program)(program.target, program.graph, program.contract)
     row = np.random.default_rng(0).normal(size=27)
     with nervecord.open(bare) as one, nervecord.open(program) as two:
         assert np.array_equal(one.step(row), two.step(row))
-    (shown,) = nervecord.inspect(bare, "mini").to_dict()["targets"]
-    assert not [finding for finding in shown["findings"] if finding["severity"] == "error"]
+    (report,) = nervecord.inspect(bare, "mini").to_dict()["targets"]
+    assert not [finding for finding in report["findings"] if finding["severity"] == "error"]
 
 
 # --------------------------------------------------------------------------------------------------------------------

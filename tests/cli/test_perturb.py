@@ -42,8 +42,8 @@ def test_a_page_shows_them(files: Path, tmp_path: Path) -> None:
     for needed in ("plotly", "jinja2", "networkx"):
         pytest.importorskip(needed)
     floating, compiled = np.array([10.0, 12.0]), np.array([8.0, 9.0])
-    found = [Perturbed(case, floating, compiled).to_dict() for case in (None, Perturbation("noise", 2.0))]
-    page.write(tmp_path / "a.html", [files / "pendulum.nervecord"], robustness=found)
+    rows = [Perturbed(case, floating, compiled).to_dict() for case in (None, Perturbation("noise", 2.0))]
+    page.write(tmp_path / "a.html", [files / "pendulum.nervecord"], robustness=rows)
     text = (tmp_path / "a.html").read_text()
     for words in ("return, as trained", "return, noise 2", "loss +22.7% ±", "2 paired episodes"):
         assert words in text
@@ -77,9 +77,9 @@ def test_the_world_is_what_was_asked_for() -> None:
         np.testing.assert_allclose(changed, 1.5 * getattr(plain.unwrapped.model, field))
     first, _ = plain.reset(seed=3)
     noisy, other = world("noise", 0.1), world("noise", 0.1)
-    seen = noisy.reset(seed=3)[0]
-    assert 0 < np.abs(seen - first).max() < 0.5
-    np.testing.assert_array_equal(seen, other.reset(seed=3)[0])  # both policies see the same noise
+    observation = noisy.reset(seed=3)[0]
+    assert 0 < np.abs(observation - first).max() < 0.5
+    np.testing.assert_array_equal(observation, other.reset(seed=3)[0])  # both policies see the same noise
     # An action comes two steps late, after the fail-safe one.
     late, direct = world("latency", 2), make_environment("InvertedPendulum-v4")
     late.reset(seed=3)

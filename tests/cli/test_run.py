@@ -81,14 +81,14 @@ def test_run_by_torch_is_the_same_and_has_a_device(nervecord_cli: Any, files: Pa
     pytest.importorskip("torch")
     words = ("--episodes", 3, "--num-envs", 3, "--json")
     batched = ("--engine", "torch", "--device", "cpu")
-    wanted = nervecord_cli("run", files / "pendulum.nervecord", *words).json
-    found = nervecord_cli("run", files / "pendulum.nervecord", *words, *batched).json
-    assert found["engine"] == "torch"
+    expected = nervecord_cli("run", files / "pendulum.nervecord", *words).json
+    actual = nervecord_cli("run", files / "pendulum.nervecord", *words, *batched).json
+    assert actual["engine"] == "torch"
     for key in ("return_each", "spikes_per_action", "synaptic_events_per_action", "length_mean"):
-        assert found[key] == wanted[key]
-    wanted = nervecord_cli("run", files / "pendulum.nir", *words).json
-    found = nervecord_cli("run", files / "pendulum.nir", *words, *batched, "--precision", "float64").json
-    assert found["return_each"] == pytest.approx(wanted["return_each"], rel=1e-6)
+        assert actual[key] == expected[key]
+    expected = nervecord_cli("run", files / "pendulum.nir", *words).json
+    actual = nervecord_cli("run", files / "pendulum.nir", *words, *batched, "--precision", "float64").json
+    assert actual["return_each"] == pytest.approx(expected["return_each"], rel=1e-6)
     assert nervecord_cli("run", files / "pendulum.nervecord", *batched, "--precision", "float32").code == 2
 
 
@@ -216,18 +216,18 @@ def test_run_counts_the_first_episode_as_neurobench_does(nervecord_cli: Any, fil
 def test_compile_certifies_and_the_program_keeps_it(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
     pytest.importorskip("gymnasium")
     pytest.importorskip("plotly")
-    written = tmp_path / "certified.nervecord"
-    words = ("compile", files / "pendulum.nir", "--certify", "30%", "--certify-episodes", 50, "-o", written)
+    path = tmp_path / "certified.nervecord"
+    words = ("compile", files / "pendulum.nir", "--certify", "30%", "--certify-episodes", 50, "-o", path)
     answer = nervecord_cli(*words, "--env", "Pendulum-v1", "--html", tmp_path / "report.html")
     assert answer.code == 0
     assert "certificate" in answer.out
     assert "50 paired" in answer.out
     import nervecord
 
-    found = nervecord.load(written).report["certificate"]
-    assert (found["environment"], found["pairs"], found["tolerance"]) == ("Pendulum-v1", 50, 0.3)
-    assert {"median", "p99", "max"} == set(found["action_error"])
-    assert found["verdict"] in ("holds", "fails", "open")
+    certificate = nervecord.load(path).report["certificate"]
+    assert (certificate["environment"], certificate["pairs"], certificate["tolerance"]) == ("Pendulum-v1", 50, 0.3)
+    assert {"median", "p99", "max"} == set(certificate["action_error"])
+    assert certificate["verdict"] in ("holds", "fails", "open")
     page = (tmp_path / "report.html").read_text()
     assert "<h2>Certificate</h2>" in page
     assert "50 paired" in page
@@ -277,11 +277,11 @@ def test_a_wrapper_that_cannot_be_put_around(nervecord_cli: Any, files: Path) ->
 def test_a_compilation_is_announced(capfd: pytest.CaptureFixture[str]) -> None:
     lock = pytest.importorskip("numba.core.compiler_lock").global_compiler_lock
 
-    def said(*, compiles: bool, quiet: bool = False) -> str:
+    def output(*, compiles: bool, quiet: bool = False) -> str:
         with announced(quiet=quiet, seconds=0.02), lock if compiles else contextlib.nullcontext():
             time.sleep(0.3)
         return capfd.readouterr().err
 
-    assert said(compiles=True).count("emulator") == 1
-    assert said(compiles=False) == ""
-    assert said(compiles=True, quiet=True) == ""
+    assert output(compiles=True).count("emulator") == 1
+    assert output(compiles=False) == ""
+    assert output(compiles=True, quiet=True) == ""

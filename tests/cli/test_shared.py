@@ -38,20 +38,20 @@ def test_a_library_is_opened_without_a_compiler_and_without_numba(
     assert nervecord_cli(*words).json["shared"] == "policy.so"
     rows = np.random.default_rng(0).normal(size=(8, 27)).astype(np.float32).astype(np.float64)
     with nervecord.open("ant.nervecord", engine="emulator") as session:
-        wanted = np.array([session.step(row) for row in rows])
+        expected = np.array([session.step(row) for row in rows])
     (tmp_path / "empty").mkdir()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", ROBOT, json.dumps(rows.tolist())],
         capture_output=True,
         text=True,
         timeout=120,
         env={**os.environ, "PATH": str(tmp_path / "empty")},
     )
-    assert done.returncode == 0, done.stderr
-    engine, actions, _ = json.loads(done.stdout)
+    assert process.returncode == 0, process.stderr
+    engine, actions, _ = json.loads(process.stdout)
     assert engine == "c"
     # The engine c takes and gives float32.
-    np.testing.assert_array_equal(np.float32(actions), np.float32(wanted))
+    np.testing.assert_array_equal(np.float32(actions), np.float32(expected))
 
 
 @needs_compiler
@@ -80,23 +80,23 @@ def test_a_cache_is_made_to_be_shipped(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     words = [sys.executable, "-m", "nervecord", "warmup", "--to", str(folder), "--json"]
     process = subprocess.run(words, capture_output=True, text=True, timeout=600, check=True)
-    found = json.loads(process.stdout)
-    assert found["compiled"] > 0
-    assert Path(found["folder"]).is_relative_to(folder)
+    counts = json.loads(process.stdout)
+    assert counts["compiled"] > 0
+    assert Path(counts["folder"]).is_relative_to(folder)
     code = "from nervecord.targets.warmup import warmup; found = warmup(); print(found.compiled, found.found)"
     words = [sys.executable, "-W", "error", "-c", code]
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("root may write anywhere, and setpriv is not here to take that away")
-        lost = "-dac_override,-dac_read_search"
-        words = ["setpriv", f"--bounding-set={lost}", f"--inh-caps={lost}", *words]
+        capabilities = "-dac_override,-dac_read_search"
+        words = ["setpriv", f"--bounding-set={capabilities}", f"--inh-caps={capabilities}", *words]
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
-    for each in (Path(found["folder"]), folder):
+    for each in (Path(counts["folder"]), folder):
         each.chmod(0o555)
     try:
         again = subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment)
     finally:
-        for each in (folder, Path(found["folder"])):
+        for each in (folder, Path(counts["folder"])):
             each.chmod(0o755)
     assert again.returncode == 0, again.stderr
     assert again.stdout.split()[0] == "0"

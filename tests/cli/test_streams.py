@@ -30,25 +30,25 @@ def shell(line: str, cwd: Path, **environment: str) -> subprocess.CompletedProce
 @needs_full
 @pytest.mark.parametrize("words", some(["targets", "--help", "targets --json", "train --help", "--version --json"], 2))
 def test_a_disk_that_is_full(words: str, tmp_path: Path) -> None:
-    done = shell(f"nervecord {words} > /dev/full", tmp_path)
-    assert done.returncode == 2
-    assert re.search(r"stdout: .* space .*\n$", done.stderr)
-    assert done.stderr.count("\n") == 1
+    process = shell(f"nervecord {words} > /dev/full", tmp_path)
+    assert process.returncode == 2
+    assert re.search(r"stdout: .* space .*\n$", process.stderr)
+    assert process.stderr.count("\n") == 1
 
 
 @needs_full
 def test_a_table_for_a_disk_that_is_full(files: Path, tmp_path: Path) -> None:
-    done = shell(f"nervecord inspect {files / 'ant.nir'} > /dev/full", tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert re.search(r"stdout: .* space .*\n$", done.stderr)
+    process = shell(f"nervecord inspect {files / 'ant.nir'} > /dev/full", tmp_path)
+    assert (process.returncode, process.stderr.count("\n")) == (2, 1)
+    assert re.search(r"stdout: .* space .*\n$", process.stderr)
 
 
 @needs_full
 def test_an_error_for_a_disk_that_is_full(tmp_path: Path) -> None:
-    done = shell("nervecord targets fly --json > /dev/full", tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("nervecord targets: unknown target 'fly'")
-    assert done.stderr.count("\n") == 1
+    process = shell("nervecord targets fly --json > /dev/full", tmp_path)
+    assert process.returncode == 2
+    assert process.stderr.startswith("nervecord targets: unknown target 'fly'")
+    assert process.stderr.count("\n") == 1
 
 
 @needs_full
@@ -64,10 +64,10 @@ def test_a_result_file_that_is_a_device_is_refused(nervecord_cli: Any, files: Pa
 @pytest.mark.parametrize("closed", some([">&- 2>&-", ">&-", "2>&-"], 1))
 def test_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
     """A result that has nowhere to go is an error, as on a disk that is full."""
-    done = shell(f"nervecord targets {closed}", tmp_path)
-    assert done.returncode == (0 if closed == "2>&-" else 2)
-    assert ("reference" in done.stdout) == (closed == "2>&-")
-    assert done.stderr == ("nervecord targets: stdout: cannot be written: it is closed\n" if closed == ">&-" else "")
+    process = shell(f"nervecord targets {closed}", tmp_path)
+    assert process.returncode == (0 if closed == "2>&-" else 2)
+    assert ("reference" in process.stdout) == (closed == "2>&-")
+    assert process.stderr == ("nervecord targets: stdout: cannot be written: it is closed\n" if closed == ">&-" else "")
     quiet = shell(f"nervecord inspect none.nir {closed}", tmp_path)
     assert quiet.returncode == 2
 
@@ -75,10 +75,10 @@ def test_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_a_terminal_that_has_only_ascii(files: Path, tmp_path: Path) -> None:
     line = f"nervecord run {files / 'pendulum.nervecord'} --episodes 3 --quiet"
-    done = shell(line, tmp_path, PYTHONIOENCODING="ascii", LC_ALL="C")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert " +/- " in done.stdout
-    assert done.stdout.isascii()
+    process = shell(line, tmp_path, PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert " +/- " in process.stdout
+    assert process.stdout.isascii()
 
 
 def test_letters_that_nobody_thought_of_are_written_by_number() -> None:
@@ -95,7 +95,7 @@ def test_a_file_that_begins_like_a_flag(nervecord_cli: Any, files: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("words", "parts"),
     [
         ("--episodes 1e400", ("--episodes: ", "'1e400'")),
         ("--episodes nan", ("--episodes: ", "'nan'")),
@@ -103,8 +103,8 @@ def test_a_file_that_begins_like_a_flag(nervecord_cli: Any, files: Path, tmp_pat
         ("--seed -1", ("seed: is -1, ",)),
     ],
 )
-def test_numbers_beyond_all_bounds(words: str, named: tuple[str, ...], nervecord_cli: Any, files: Path) -> None:
-    nervecord_cli("run", files / "pendulum.nervecord", *words.split()).refused(*named)
+def test_numbers_beyond_all_bounds(words: str, parts: tuple[str, ...], nervecord_cli: Any, files: Path) -> None:
+    nervecord_cli("run", files / "pendulum.nervecord", *words.split()).refused(*parts)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -85,8 +85,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def frames(path: Path, width: int = 640) -> list[np.ndarray]:
     """The frames of a video, which are 720 high."""
     words = ["-v", "error", "-i", str(path), "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    done = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *words], capture_output=True, check=True)
-    raw = np.frombuffer(done.stdout, dtype=np.uint8)
+    process = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *words], capture_output=True, check=True)
+    raw = np.frombuffer(process.stdout, dtype=np.uint8)
     return list(raw.reshape(-1, 720, width, 3))
 
 
@@ -101,8 +101,8 @@ def test_a_video_of_an_environment_of_ones_own(suffix: str, nervecord_cli: Any, 
     assert answer.code == 0
     assert answer.json["video"] == str(path)
     assert re.search(r"\(rendered .*, 0\.5 s\)", answer.err)
-    found = frames(path)
-    assert len(found) == 11
+    images = frames(path)
+    assert len(images) == 11
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
@@ -115,10 +115,10 @@ def test_two_policies_side_by_side(nervecord_cli: Any, own: Path, tmp_path: Path
     assert answer.json["target"] == "lava"
     assert answer.json["beside"]["target"] == "reference"
     assert answer.json["beside"]["episodes"] == answer.json["episodes"] == 2
-    found = frames(path, 1280)
-    assert len(found) == 5
+    images = frames(path, 1280)
+    assert len(images) == 5
     # Each column shows its own picture, as bright as what its policy did: at first both are at rest.
-    left, right = (float(found[0][200:300, at : at + 100].mean()) for at in (270, 910))
+    left, right = (float(images[0][200:300, at : at + 100].mean()) for at in (270, 910))
     assert abs(left - 128) < 6
     assert abs(right - 128) < 6
     assert "lava" in nervecord_cli(*words[:-2], "--quiet").out
@@ -158,9 +158,9 @@ def test_mujoco_is_rendered_or_drawn(nervecord_cli: Any, files: Path, tmp_path: 
     answer = nervecord_cli("run", files / "ant.nervecord", "--episodes", 1, "--video", path, "--video-seconds", 0.3)
     assert answer.code == 0
     assert re.search(r"no OpenGL|\(osmesa\)", answer.err)
-    found = frames(path)
-    assert len(found) == 6
-    assert found[0][40:470].std() > 5
+    images = frames(path)
+    assert len(images) == 6
+    assert images[0][40:470].std() > 5
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -219,9 +219,9 @@ def test_a_drawing_of_a_damaged_graph_leaves_the_result(nervecord_cli: Any, tmp_
 def test_an_opengl_that_does_not_exist(files: Path, tmp_path: Path) -> None:
     """MuJoCo says no when it is imported, so this is asked of a process of its own."""
     words = [sys.executable, "-m", "nervecord", "run", str(files / "ant.nervecord"), "--episodes", "1"]
-    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "MUJOCO_GL": "nonsense"})
-    assert done.returncode == 2
-    assert re.search("MUJOCO_GL .*egl .*osmesa", done.stderr)
+    process = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "MUJOCO_GL": "nonsense"})
+    assert process.returncode == 2
+    assert re.search("MUJOCO_GL .*egl .*osmesa", process.stderr)
 
 
 ARM = """
@@ -246,7 +246,7 @@ class Arm(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
 
-    def _seen(self) -> np.ndarray:
+    def _observation(self) -> np.ndarray:
         return np.concatenate([self.data.qpos, self.data.qvel])
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
@@ -255,14 +255,14 @@ class Arm(gymnasium.Env):
         super().reset(seed=seed)
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:] = self.np_random.normal(size=2)
-        return self._seen(), {}
+        return self._observation(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         import mujoco
 
         self.data.ctrl[:] = action
         mujoco.mj_step(self.model, self.data)
-        return self._seen(), 0.0, False, False, {}
+        return self._observation(), 0.0, False, False, {}
 
 
 class Plate(Arm):
@@ -287,9 +287,9 @@ def test_a_picture_of_a_robot_that_stands(kind: type[Arm], nervecord_cli: Any, t
         del gymnasium.registry[name]
     assert answer.code == 0, answer.err
     ink = (imread(tmp_path / "arm.png")[..., :3].min(axis=2) < 0.6).astype(float)
-    drawn = [band.mean() for band in np.array_split(ink[int(0.09 * len(ink)) : int(0.42 * len(ink))], 5, axis=1)]
+    shares = [band.mean() for band in np.array_split(ink[int(0.09 * len(ink)) : int(0.42 * len(ink))], 5, axis=1)]
     if kind is Arm:
-        assert min(drawn) > 0.005  # a snapshot in each fifth of the strip
+        assert min(shares) > 0.005  # a snapshot in each fifth of the strip
         assert "without the robot" not in answer.err
     else:
         assert "without the robot: " in answer.err

@@ -116,11 +116,11 @@ def test_bounds_of_an_overflow_are_those_of_every_value(overflow: str) -> None:
     for low in range(-400, 400, 23):
         for high in range(low, 400, 23):
             values = computed(a.membrane, np.arange(low, high + 1))
-            found = reading.step(Bounds.of(low, high), {})[body.result]
-            assert found.lowest <= values.min()
-            assert found.highest >= values.max()
+            bounds = reading.step(Bounds.of(low, high), {})[body.result]
+            assert bounds.lowest <= values.min()
+            assert bounds.highest >= values.max()
             if overflow != "wrap":
-                assert (found.lowest, found.highest) == (values.min(), values.max())
+                assert (bounds.lowest, bounds.highest) == (values.min(), values.max())
 
 
 @pytest.mark.parametrize("reached", [True, False])
@@ -129,12 +129,12 @@ def test_levels_are_counted_and_left_together(reached: bool) -> None:
     counts = do.count_levels(do.x, 7, 3, reached=reached)
     body = do.body(do.left_of_levels(do.x, 7, 3, reached=reached))
     x = np.arange(-20, 60)
-    found = Evaluator(body).values({}, x)
-    assert np.array_equal(found[body.result], x - 7 * found[counts.place])
+    values = Evaluator(body).values({}, x)
+    assert np.array_equal(values[body.result], x - 7 * values[counts.place])
     reading = IntervalReading(body)
     for low in range(-20, 60, 3):
         for high in range(low, 60, 3):
-            within = found[body.result][(x >= low) & (x <= high)]
+            within = values[body.result][(x >= low) & (x <= high)]
             bounds = reading.step(Bounds.of(low, high), {})[body.result]
             assert bounds.lowest <= within.min()
             assert bounds.highest >= within.max()
@@ -170,18 +170,18 @@ def test_a_sum_that_is_never_cleared_has_no_bound_and_one_that_leaks_has() -> No
     assert reached.state["total"].lowest == 0
     assert reached.state["total"].highest >= FAR
     do = Tracer("integer")
-    left = do.scaled(do.state("v"), 1, 1, "floor") + do.x
-    do.keep("v", left)
-    reached = over_steps(do.body(left), Bounds.of(-3, 3), 0)
+    membrane = do.scaled(do.state("v"), 1, 1, "floor") + do.x
+    do.keep("v", membrane)
+    reached = over_steps(do.body(membrane), Bounds.of(-3, 3), 0)
     # x = floor(x / 2) - 3 comes to rest at -6, and x = floor(x / 2) + 3 at 5.
     assert (reached.state["v"].lowest, reached.state["v"].highest) == (-6, 5)
 
 
 def test_proposals_are_taken_only_where_a_step_stays_within_them() -> None:
     do = Tracer("integer")
-    left = do.scaled(do.state("v"), 1, 1, "floor") + do.x
-    do.keep("v", left)
-    body, x = do.body(left), Bounds.of(-3, 3)
+    membrane = do.scaled(do.state("v"), 1, 1, "floor") + do.x
+    do.keep("v", membrane)
+    body, x = do.body(membrane), Bounds.of(-3, 3)
     wrong, right = {"v": Bounds.of(-5, 5)}, {"v": Bounds.of(-7, 7)}
     assert over_steps(body, x, 0, proposals=[wrong, right]).state["v"].ends.tolist() == [[-7], [7]]
 

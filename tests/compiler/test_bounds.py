@@ -45,10 +45,10 @@ def lif(size: int = 1) -> Neuron:
 
 
 def long_chain(count: int) -> Graph:
-    named: list[tuple[str, Op]] = [("in", Input((1,)))]
+    nodes: list[tuple[str, Op]] = [("in", Input((1,)))]
     for k in range(count // 2):
-        named += [(f"fc{k}", eye()), (f"lif{k}", lif())]
-    return chain(Level.DISCRETE, [*named, ("out", Output((1,)))], dt=1e-3)
+        nodes += [(f"fc{k}", eye()), (f"lif{k}", lif())]
+    return chain(Level.DISCRETE, [*nodes, ("out", Output((1,)))], dt=1e-3)
 
 
 def many_edges() -> Graph:

@@ -60,8 +60,8 @@ def lif(size: int) -> Neuron:
 
 
 def graph(*ops: Op) -> Graph:
-    named = [(f"op{k}", op) for k, op in enumerate(ops)]
-    return chain(Level.DISCRETE, [("in", Input(ops[0].in_shape)), *named, ("out", Output(ops[-1].out_shape))], dt=1e-3)
+    nodes = [(f"op{k}", op) for k, op in enumerate(ops)]
+    return chain(Level.DISCRETE, [("in", Input(ops[0].in_shape)), *nodes, ("out", Output(ops[-1].out_shape))], dt=1e-3)
 
 
 def wide(rows: int, inputs: int, *, each: int = 1) -> SparseAffine:
@@ -94,10 +94,10 @@ print(code, round(used.ru_utime + used.ru_stime, 1), used.ru_maxrss >> 10, file=
 def tried(*words: object) -> tuple[int, float, int, str]:
     """A verb in a process of its own: (exit code, seconds of processor time, MB, what it said)."""
     script = TRIED.format(tests=str(HERE.parent), words=[str(word) for word in words])
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
-    *messages, last = done.stderr.splitlines()
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
+    *messages, last = process.stderr.splitlines()
     code, seconds, memory = last.split()
-    return int(code), float(seconds), int(memory), done.stdout + "\n".join(messages)
+    return int(code), float(seconds), int(memory), process.stdout + "\n".join(messages)
 
 
 FILES: dict[str, Graph] = {
@@ -164,8 +164,8 @@ def test_a_tiny_file_takes_little_in_every_verb(verb: str, name: str, tmp_path: 
 
 
 def test_what_is_too_large_is_named_with_number_and_limit() -> None:
-    found = verify(flat(FILES["a padding of 2^26"]))
-    assert [(f.code, f.node, f.value, f.limit) for f in found] == [("size", "op0", 4 + (1 << 27), budget.MOST_HELD)]
+    findings = verify(flat(FILES["a padding of 2^26"]))
+    assert [(f.code, f.node, f.value, f.limit) for f in findings] == [("size", "op0", 4 + (1 << 27), budget.MOST_HELD)]
     report = nervecord.inspect(flat(FILES["a padding of 2^26"]), "lava")
     assert not report.feasible
     assert report.findings[0].code == "size"
@@ -187,18 +187,18 @@ def test_zeros_that_every_step_lays_out_are_operations() -> None:
     """A few numbers in, and 190 MB of zeros around them in each of 4096 steps."""
     conv = Conv(np.ones((1, 3, 31)), None, (1,), (3_932_145,), (262_143,), 1, (8,))
     assert (conv.out_shape, conv.operations) == ((1, 8), 744)
-    made = graph(conv)
-    assert verify(made) == []
-    Machine(made)
+    network = graph(conv)
+    assert verify(network) == []
+    Machine(network)
     with within(5), pytest.raises(GraphError, match=r"^op0: .*\b188743896 .*\b4096 steps"):
-        Machine(plan(made, Schedule(4096, "carried")))
+        Machine(plan(network, Schedule(4096, "carried")))
 
 
 def test_a_long_delay_costs_a_step_nothing() -> None:
     one = np.ones(64)
     waits = SparseAffine.of(Csr.of(np.eye(64)))
-    made = graph(dataclasses.replace(waits, delay=1 << 16), Neuron(Membrane(0 * one, one, 0 * one), None, None))
-    machine = Machine(made)
+    network = graph(dataclasses.replace(waits, delay=1 << 16), Neuron(Membrane(0 * one, one, 0 * one), None, None))
+    machine = Machine(network)
     with within(2):
         for _ in range(400):
             machine.step({"in": np.ones((1, 64))})
@@ -241,9 +241,9 @@ def test_placement_of_a_sparse_matrix_is_that_of_its_dense_one() -> None:
             limit = dataclasses.replace(spec.limits.axons_in_per_core, value=float(draw.integers(2, 60)))
             tight = dataclasses.replace(spec, limits=dataclasses.replace(spec.limits, axons_in_per_core=limit))
             of_sparse, of_dense = place(sparse, tight).to_dict(), place(dense, tight).to_dict()
-            for found in (of_sparse, of_dense):
-                found.pop("stored")
-                for layer in found["layers"]:
+            for placement in (of_sparse, of_dense):
+                placement.pop("stored")
+                for layer in placement["layers"]:
                     layer.pop("stored")
             assert of_sparse == of_dense
 
@@ -257,8 +257,10 @@ def test_ranges_of_a_sparse_matrix_are_those_of_its_dense_one(accumulate: str) -
     for _ in range(100):
         rows, width = draw.integers(1, 30, 2)
         matrix = draw.integers(-127, 128, (rows, width)) * (draw.random((rows, width)) < draw.random())
-        kept, exponent = Csr.of(matrix.astype(np.int32)), int(draw.integers(-6, 3))
-        sparse = Sparse(kept.values.astype(np.int32), kept.columns, kept.starts, kept.inputs, weight_exp=exponent)
+        weights, exponent = Csr.of(matrix.astype(np.int32)), int(draw.integers(-6, 3))
+        sparse = Sparse(
+            weights.values.astype(np.int32), weights.columns, weights.starts, weights.inputs, weight_exp=exponent
+        )
         low, high = -draw.integers(0, 2000, width), draw.integers(0, 2000, width)
         of_sparse = dense_range(sparse, arithmetic, low, high)
         of_dense = dense_range(Dense(matrix.astype(np.int32), weight_exp=exponent), arithmetic, low, high)
@@ -287,11 +289,11 @@ def test_products_of_sparse_matrices_are_made_in_parts(monkeypatch: pytest.Monke
 def test_a_sparse_product_with_a_dense_matrix_lays_out_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(0)
     matrix, other = Csr.of(draw.normal(size=(9, 7)) * (draw.random((9, 7)) < 0.3)), draw.normal(size=(7, 4))
-    wanted = linear._product(matrix, other), linear._product(other.T, matrix.transposed())
+    expected = linear._product(matrix, other), linear._product(other.T, matrix.transposed())
     monkeypatch.setattr(linear, "MOST_PRODUCTS", 1)
-    monkeypatch.setattr(Csr, "rows", lambda *given: pytest.fail("laid out"))
-    np.testing.assert_allclose(linear._product(matrix, other), wanted[0], atol=1e-12)
-    np.testing.assert_allclose(linear._product(other.T, matrix.transposed()), wanted[1], atol=1e-12)
+    monkeypatch.setattr(Csr, "rows", lambda *args: pytest.fail("laid out"))
+    np.testing.assert_allclose(linear._product(matrix, other), expected[0], atol=1e-12)
+    np.testing.assert_allclose(linear._product(other.T, matrix.transposed()), expected[1], atol=1e-12)
 
 
 def test_what_a_recording_would_keep_is_counted() -> None:

@@ -219,11 +219,11 @@ def as_text(findings: list[Finding]) -> str:
 @pytest.mark.parametrize("code", [rule.code for rule in RULES])
 def test_golden(code: str, cases: dict[str, Case], golden: Callable[[str, str], None]) -> None:
     graph, spec = cases[code]
-    found = findings_of(graph, spec)
-    own = [finding for finding in found if finding.code == code]
+    findings = findings_of(graph, spec)
+    own = [finding for finding in findings if finding.code == code]
     others = [
         f
-        for f in found
+        for f in findings
         if f.code not in (code, *ALONG.get(code, ())) and not (f.code in ASIDE and f.severity == "info")
     ]
     assert own
@@ -310,9 +310,9 @@ def test_ant_policy(make_policy: Any, synaptic: bool, state: str) -> None:
 def test_spikes_in_and_out_make_an_ant_policy_feasible_on_loihi1(state: str) -> None:
     """Loihi 1 takes binary spikes: a population code gets in what a current does not, and the finding says so."""
     current = policies.random_policy(sizes=(27, 64, 8), state=state)
-    (found,) = errors(current, LOIHI1)
-    assert found.code == "graded-input"
-    assert "--encoder population" in found.fix
+    (finding,) = errors(current, LOIHI1)
+    assert finding.code == "graded-input"
+    assert "--encoder population" in finding.fix
     for output_population in (0, 10):  # a probed membrane, or spikes that are counted
         coded = policies.random_policy(
             sizes=(27, 64, 8), state=state, population=10, output_population=output_population
@@ -323,15 +323,17 @@ def test_spikes_in_and_out_make_an_ant_policy_feasible_on_loihi1(state: str) -> 
 
 def test_spike_counts_need_no_membrane() -> None:
     blind = chip(readout=False)
-    (found,) = [f for f in findings_of(policies.random_policy(sizes=(5, 9, 2)), blind) if f.code == "membrane-readout"]
-    assert "--decoder count" in found.fix
+    (finding,) = [
+        f for f in findings_of(policies.random_policy(sizes=(5, 9, 2)), blind) if f.code == "membrane-readout"
+    ]
+    assert "--decoder count" in finding.fix
     counted = policies.random_policy(sizes=(5, 9, 2), output_population=4)
     assert {finding.severity for finding in findings_of(counted, blind)} <= {"info"}
 
 
 def test_ant_policy_exceeds_the_inputs_of_xylo(make_policy: Any) -> None:
-    (found,) = [f for f in findings_of(make_policy((27, 24, 8)), XYLO) if f.code == "inputs"]
-    assert (found.value, found.limit, found.severity) == (27, 16, "error")
+    (finding,) = [f for f in findings_of(make_policy((27, 24, 8)), XYLO) if f.code == "inputs"]
+    assert (finding.value, finding.limit, finding.severity) == (27, 16, "error")
 
 
 SOUP: list[Callable[[np.random.Generator], Op]] = [
@@ -364,8 +366,8 @@ def test_no_graph_makes_a_rule_fail(seed: int, count: int) -> None:
 
 def test_findings_speak_in_the_makers_names() -> None:
     graph = net(("a", affine()), ("b", lif(reset="none", origin=("actor.lif",))))
-    (found,) = [f for f in findings_of(graph, LAVA) if f.code == "reset-rule"]
-    assert found.node == "actor.lif"
+    (finding,) = [f for f in findings_of(graph, LAVA) if f.code == "reset-rule"]
+    assert finding.node == "actor.lif"
 
 
 def test_thresholds_that_differ_by_rounding_only_are_one() -> None:
@@ -396,15 +398,15 @@ def test_an_inputs_fan_out_may_be_another_limit() -> None:
     assert "fan-out" in {f.code for f in findings_of(graph, chip(fan_out=4, input_fan_out=4))}
     assert "fan-out" not in {f.code for f in findings_of(graph, chip(fan_out=4, input_fan_out=5))}
     wide = net(affine(2, 5), lif(5), affine(5, 6), lif(6), outputs=6)
-    (found,) = [f for f in findings_of(wide, chip(fan_out=4, input_fan_out=5)) if f.code == "fan-out"]
-    assert (found.node, found.value, found.limit) == ("lif1", 6, 4)
+    (finding,) = [f for f in findings_of(wide, chip(fan_out=4, input_fan_out=5)) if f.code == "fan-out"]
+    assert (finding.node, finding.value, finding.limit) == ("lif1", 6, 4)
 
 
 def test_pooling_is_checked() -> None:
     pool = Pool("average", (3, 3), (3, 3), (0, 0), (1, 20, 20))
     nodes: list[tuple[str, Op]] = [("input", Input((1, 20, 20))), ("pool", pool), ("output", Output((1, 6, 6)))]
-    (found,) = [f for f in findings_of(chain(Level.IMPORTED, nodes), SPECK) if f.code == "convolution"]
-    assert (found.node, found.value, found.limit) == ("pool", 3, "1, 2, 4")
+    (finding,) = [f for f in findings_of(chain(Level.IMPORTED, nodes), SPECK) if f.code == "convolution"]
+    assert (finding.node, finding.value, finding.limit) == ("pool", 3, "1, 2, 4")
 
 
 def test_memory_of_chip_layers_is_shared_out() -> None:

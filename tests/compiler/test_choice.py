@@ -34,13 +34,13 @@ def of(policy: Policy) -> Contract:
 
 def test_the_first_of_the_largest_is_chosen() -> None:
     x = np.array([[1.0, 3.0, 2.0], [2.0, 2.0, 1.0], [0.0, 5.0, 5.0], [-1.0, -1.0, -1.0], [4.0, 0.0, 4.0]])
-    wanted = [[1.0], [0.0], [1.0], [0.0], [0.0]]
-    assert first_largest(x).tolist() == wanted
+    expected = [[1.0], [0.0], [1.0], [0.0], [0.0]]
+    assert first_largest(x).tolist() == expected
     node = n.ArgmaxDecode(3, scale=1e-4)
     assert (node.in_shape, node.out_shape) == ((3,), (1,))
-    assert node.step({}, x).tolist() == wanted
-    assert node.step({}, x.astype(np.int64)).tolist() == wanted
-    assert n.ArgmaxDecode(3, scale=7.0).step({}, x).tolist() == wanted
+    assert node.step({}, x).tolist() == expected
+    assert node.step({}, x.astype(np.int64)).tolist() == expected
+    assert n.ArgmaxDecode(3, scale=7.0).step({}, x).tolist() == expected
     bad = np.array([[0.0, np.nan, 1.0], [0.0, 1.0, np.inf], [2.0, 1.0, 0.0]])
     assert np.isnan(first_largest(bad)[:2]).all()
     assert first_largest(bad)[2, 0] == 0
@@ -177,8 +177,8 @@ def test_graphs_that_are_refused(tmp_path: Path) -> None:
         damaged = with_node(counted, "decode", n.CountArgmaxDecode(weight, offset))
         assert "shape" in [finding.code for finding in verify(damaged)]
     values = random_policy(sizes=(4, 12, 3))
-    found = verify(values.replace(contract=of(policy)))
-    assert "the contract has a choice of 3 actions, and nothing chooses" in [finding.message for finding in found]
+    findings = verify(values.replace(contract=of(policy)))
+    assert "the contract has a choice of 3 actions, and nothing chooses" in [finding.message for finding in findings]
     late = policy.graph.replace(
         nodes={**policy.graph.nodes, "more": n.Scale(one)},
         edges=(*policy.graph.edges[:-1], ("decode", "more"), ("more", "action")),

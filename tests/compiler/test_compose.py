@@ -93,9 +93,9 @@ def test_any_chain_is_the_same_to_the_bit(seed: int, length: int) -> None:
         assert compose(result) is result
     assert all(isinstance(op, Matrix) or op.kind in ("Input", "LIF", "Output") for op in result.nodes.values())
     x = raster(seed, 12, 2, 4, 4)
-    wanted = simulate(graph, x).left["output"].reshape(12, -1)
-    found = simulate(result, x.reshape(12, 1, *result.nodes["input"].in_shape)).left["output"].reshape(12, -1)
-    np.testing.assert_array_equal(found, wanted)
+    expected = simulate(graph, x).left["output"].reshape(12, -1)
+    actual = simulate(result, x.reshape(12, 1, *result.nodes["input"].in_shape)).left["output"].reshape(12, -1)
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_golden(golden: Callable[[str, str], None]) -> None:
@@ -116,8 +116,8 @@ def test_golden(golden: Callable[[str, str], None]) -> None:
 
 def test_names_of_the_maker_are_kept() -> None:
     graph = network(0)
-    named = {name: op.replace(origin=(f"model.{name}",)) for name, op in graph.nodes.items()}
-    result = compose(graph.replace(nodes=named))
+    nodes = {name: op.replace(origin=(f"model.{name}",)) for name, op in graph.nodes.items()}
+    result = compose(graph.replace(nodes=nodes))
     assert result.nodes["c2"].origin == ("model.pool", "model.c2", "model.scale")
 
 

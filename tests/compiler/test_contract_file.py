@@ -71,7 +71,7 @@ def changed(text: str = TOML, **tables: str) -> str:
     return text
 
 
-def said(text: str = TOML) -> ContractFile:
+def contract_file(text: str = TOML) -> ContractFile:
     return contract_from_toml(text, "contract.toml")
 
 
@@ -94,7 +94,7 @@ def network(inputs: int = 3, outputs: int = 2, *, spikes: bool = False) -> Graph
 
 
 def test_current_and_membrane() -> None:
-    policy = attach(network(), said())
+    policy = attach(network(), contract_file())
     assert verify(policy) == []
     graph = policy.graph
     assert list(graph.nodes) == ["in", "normalise", "fc1", "lif1", "fc2", "last", "decode", "out"]
@@ -118,7 +118,7 @@ def test_current_and_membrane() -> None:
 
 def test_population_and_counts() -> None:
     code = '[encoder]\nkind = "population"\nneurons = 4\nlow = -3\nhigh = 3.0\nsigma = 0.5\n'
-    policy = attach(network(12, 6, spikes=True), said(changed(encoder=code, decoder=COUNT.format(3))))
+    policy = attach(network(12, 6, spikes=True), contract_file(changed(encoder=code, decoder=COUNT.format(3))))
     encode, decode = policy.graph.nodes["encode"], policy.graph.nodes["decode"]
     assert encode == PopulationEncode(np.tile([-3.0, -1.0, 1.0, 3.0], (3, 1)), 0.5)
     assert isinstance(decode, CountDecode)
@@ -129,21 +129,23 @@ def test_population_and_counts() -> None:
 
 def test_choices_are_read_as_the_network_gives_them() -> None:
     text = changed(action=CHOICE, decoder='[decoder]\nkind = "choice"\n')
-    policy = attach(network(), said(text))
+    policy = attach(network(), contract_file(text))
     assert policy.graph.nodes["decode"] == ArgmaxDecode(2)
     assert policy.contract.choices == ("stay", "go")
     assert policy.contract.fail_safe == (1.0,)
-    spiking = attach(network(3, 6, spikes=True), said(text))
+    spiking = attach(network(3, 6, spikes=True), contract_file(text))
     assert spiking.graph.nodes["decode"] == CountArgmaxDecode(np.ones((2, 3)), np.zeros(2))
     assert verify(policy) == verify(spiking) == []
 
 
 def test_observations_that_are_spikes() -> None:
     text = changed(normaliser="", encoder='[encoder]\nkind = "spikes"\n')
-    policy = attach(network(), said(text))
+    policy = attach(network(), contract_file(text))
     assert list(policy.graph.nodes)[:2] == ["in", "fc1"]
     assert policy.graph.nodes["in"] == Input((3,), carries="spikes")
-    limited = attach(network(), said(changed(normaliser="", encoder='[encoder]\nkind = "current"\nclip = 2\n')))
+    limited = attach(
+        network(), contract_file(changed(normaliser="", encoder='[encoder]\nkind = "current"\nclip = 2\n'))
+    )
     assert limited.graph.nodes["in"] == Input((3,), carries="values", limit=2.0)
 
 
@@ -179,7 +181,7 @@ def several() -> Graph:
 
 
 def test_several_inputs_and_outputs_share_the_channels() -> None:
-    policy = attach(several(), said())
+    policy = attach(several(), contract_file())
     assert verify(policy) == []
     graph = policy.graph
     means = [op.mean.tolist() for _, op in graph.of_type(Normalise)]
@@ -226,19 +228,19 @@ def test_several_inputs_and_outputs_share_the_channels() -> None:
 )
 def test_what_does_not_fit_is_refused_with_both_numbers(graph: Graph, text: str, cause: str) -> None:
     with pytest.raises(ContractError, match=rf"^contract\.toml: {cause}"):
-        attach(graph, said(text))
+        attach(graph, contract_file(text))
 
 
 def test_graphs_that_take_no_contract() -> None:
     coded = '[encoder]\nkind = "population"\nneurons = 3\nlow = -1.0\nhigh = 1.0\nsigma = 0.5\n'
-    policy = attach(network(9), said(changed(encoder=coded)))
+    policy = attach(network(9), contract_file(changed(encoder=coded)))
     with pytest.raises(GraphError, match="encode"):
-        attach(policy.graph, said())
+        attach(policy.graph, contract_file())
     with pytest.raises(GraphError, match=r"imported, .*discrete"):
-        attach(Graph(Level.IMPORTED, dict(network().nodes), network().edges), said())
+        attach(Graph(Level.IMPORTED, dict(network().nodes), network().edges), contract_file())
     with pytest.raises(ContractError, match=r"\(2, 4\), \(k, 3\)"):
-        attach(network(), said(), np.zeros((2, 4)))
-    assert attach(network(), said(), np.ones((2, 3))).recorded is not None
+        attach(network(), contract_file(), np.zeros((2, 4)))
+    assert attach(network(), contract_file(), np.ones((2, 3))).recorded is not None
 
 
 def perceptron(end: Op | None = None) -> Graph:
@@ -265,14 +267,15 @@ def test_a_network_that_normalises_and_limits_itself() -> None:
     assert isinstance(affine, Affine)
     values = np.clip((x - 1) / 2, -2, 2) @ affine.weight.T + affine.bias
     for network, low, high in ((perceptron(), [-1, -2], [1, 2]), (graph, [-0.5, -2], [1, 0.5])):
-        policy = attach(network, said(NOTHING))
+        policy = attach(network, contract_file(NOTHING))
         assert list(policy.graph.nodes) == ["in", "own", "fc", "decode" if network is not graph else "end", "out"]
         action, _ = Machine(policy, 2).window(x)
         np.testing.assert_allclose(action, np.clip(values, low, high), rtol=1e-12)
-    chosen = attach(
-        perceptron(ArgmaxDecode(2)), said(changed(NOTHING, action=CHOICE, decoder='[decoder]\nkind = "choice"\n'))
+    chooser = attach(
+        perceptron(ArgmaxDecode(2)),
+        contract_file(changed(NOTHING, action=CHOICE, decoder='[decoder]\nkind = "choice"\n')),
     )
-    action, _ = Machine(chosen, 2).window(x)
+    action, _ = Machine(chooser, 2).window(x)
     np.testing.assert_array_equal(action[:, 0], values.argmax(axis=1))
 
 
@@ -292,7 +295,7 @@ def test_a_network_that_normalises_and_limits_itself() -> None:
 )
 def test_what_such_a_network_does_is_not_done_again(end: Op | None, text: str, message: str) -> None:
     with pytest.raises(ContractError, match=message):
-        attach(perceptron(end), said(text))
+        attach(perceptron(end), contract_file(text))
 
 
 HUGE = "9" * 400
@@ -342,7 +345,7 @@ def test_hostile_contracts_are_one_sentence(attack: str) -> None:
     assert old in TOML
     start = time.process_time()
     with pytest.raises(NervecordError) as caught:
-        said(TOML.replace(old, new, 1))
+        contract_file(TOML.replace(old, new, 1))
     assert time.process_time() - start < 2
     text = str(caught.value)
     assert text.startswith("contract.toml")
@@ -362,7 +365,7 @@ def test_what_is_no_contract_file(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"embedded null (byte|character)"):
         read_contract("a\0b")
     (tmp_path / "b").write_text(TOML)
-    assert read_contract(tmp_path / "b").contract == said().contract
+    assert read_contract(tmp_path / "b").contract == contract_file().contract
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -370,22 +373,22 @@ def test_what_is_no_contract_file(tmp_path: Path) -> None:
 
 
 def test_a_template_reads_as_the_environment_says_it() -> None:
-    known = Surroundings("Ant-v4", ["torso.z", 'q"'], ["m", "1"], ["hip"], ["1"], [-1.0], [1.0], (), 0.05)
-    text = contract_template(known)
-    read = contract_from_toml(text, "t.toml").contract
-    assert (read.environment, read.control_period) == ("Ant-v4", 0.05)
-    assert (read.observation.names, read.observation.units) == (("torso.z", 'q"'), ("m", "1"))
-    assert (read.action.names, read.action.low, read.action.high) == (("hip",), (-1.0,), (1.0,))
-    assert read.fail_safe == (0.0,)
+    surroundings = Surroundings("Ant-v4", ["torso.z", 'q"'], ["m", "1"], ["hip"], ["1"], [-1.0], [1.0], (), 0.05)
+    text = contract_template(surroundings)
+    contract = contract_from_toml(text, "t.toml").contract
+    assert (contract.environment, contract.control_period) == ("Ant-v4", 0.05)
+    assert (contract.observation.names, contract.observation.units) == (("torso.z", 'q"'), ("m", "1"))
+    assert (contract.action.names, contract.action.low, contract.action.high) == (("hip",), (-1.0,), (1.0,))
+    assert contract.fail_safe == (0.0,)
     assert max(len(line) for line in text.splitlines()) <= 120
     assert verify(attach(network(2, 1), contract_from_toml(text, "t.toml"))) == []
 
 
 def test_a_template_of_choices() -> None:
     text = contract_template(Surroundings("CartPole-v1", 4, choices=2, period=0.02))
-    read = contract_from_toml(text, "t.toml").contract
-    assert read.choices == ("action 0", "action 1")
-    assert read.observation.names == tuple(f"observation_{k}" for k in range(4))
+    contract = contract_from_toml(text, "t.toml").contract
+    assert contract.choices == ("action 0", "action 1")
+    assert contract.observation.names == tuple(f"observation_{k}" for k in range(4))
     assert verify(attach(network(4, 2), contract_from_toml(text, "t.toml"))) == []
 
 
@@ -399,6 +402,6 @@ def test_what_the_environment_does_not_say_is_asked_for() -> None:
     ):
         with pytest.raises(ContractError, match=f"'{missing}'"):
             contract_from_toml(text, "t.toml")
-        (asked,) = [row for row in text.splitlines() if row.startswith(f"# {missing} = #")]
-        text = text.replace(asked, line)
+        (question,) = [row for row in text.splitlines() if row.startswith(f"# {missing} = #")]
+        text = text.replace(question, line)
     assert contract_from_toml(text, "t.toml").contract.observation.size == 300

@@ -60,8 +60,8 @@ def test_a_population_code_sends_spikes() -> None:
     assert events == Events(steps=7, input_events=0, spike_events=spikes, updates=7 * 8, bound=True)
     measured = calibrate(graph).spikes_per_action
     assert 0 < measured["encode"] < 5 * 15
-    found = count_events(graph, spikes=measured)
-    assert found.spike_events == pytest.approx(measured["encode"] * 4 + measured["lif1"] * 4)
+    counts = count_events(graph, spikes=measured)
+    assert counts.spike_events == pytest.approx(measured["encode"] * 4 + measured["lif1"] * 4)
     with pytest.raises(NervecordError, match="encode: "):
         count_events(graph, spikes={"lif1": 1, "lif2": 1})
 
@@ -94,14 +94,14 @@ def test_measured_events_of_a_branched_graph_equal_a_recount(seed: int) -> None:
             weight = graph.nodes[b].weight  # type: ignore[attr-defined]
             recount += float(((weight != 0).sum(axis=0) * fired).sum())
     assert recount > 0
-    found = count_events(policy, spikes=spikes)
-    assert found.spike_events * 3 == pytest.approx(recount)
+    events = count_events(policy, spikes=spikes)
+    assert events.spike_events * 3 == pytest.approx(recount)
     entering = sum(
         np.count_nonzero(graph.nodes[b].weight)  # type: ignore[attr-defined]
         for name in graph.of_role("before")
         for b in graph.destinations(name)
     )
-    assert found.input_events == policy.contract.steps * entering
+    assert events.input_events == policy.contract.steps * entering
 
 
 def test_a_graph_without_a_contract_counts_per_step_or_per_block() -> None:
@@ -139,27 +139,27 @@ def test_impossible_activity_is_refused(spikes: dict[str, Any], words: str, make
 
 
 def test_a_thousand_synaptic_events_are_23_6_nanojoules() -> None:
-    found = estimate(Events(1, 400, 600, 0, False), LOIHI1)
-    assert found is not None
-    assert found.high == pytest.approx(23.6e-9, rel=1e-12)
-    assert "23.6 nJ" in str(found)
+    energy = estimate(Events(1, 400, 600, 0, False), LOIHI1)
+    assert energy is not None
+    assert energy.high == pytest.approx(23.6e-9, rel=1e-12)
+    assert "23.6 nJ" in str(energy)
 
 
 def test_a_million_updates_are_52_to_81_microjoules() -> None:
-    found = estimate(Events(1, 0, 0, 1_000_000, False), LOIHI1)
-    assert found is not None
-    assert (found.low, found.high) == (pytest.approx(52e-6), pytest.approx(81e-6))
-    assert "52 uJ to 81 uJ" in str(found)
+    energy = estimate(Events(1, 0, 0, 1_000_000, False), LOIHI1)
+    assert energy is not None
+    assert (energy.low, energy.high) == (pytest.approx(52e-6), pytest.approx(81e-6))
+    assert "52 uJ to 81 uJ" in str(energy)
 
 
 def test_energy_against_exact_arithmetic_in_integers() -> None:
     # Picojoules as exact fractions, scaled once at the end.
     events = Events(8, 34_560, 540_672, 4_160, True)
     picojoules = Fraction(236, 10) * (34_560 + 540_672) + 81 * 4_160
-    found = estimate(events, LOIHI1)
-    assert found is not None
-    assert found.high == pytest.approx(float(picojoules / 10**12), rel=1e-12)
-    assert 13.9e-6 < found.high < 14e-6
+    energy = estimate(events, LOIHI1)
+    assert energy is not None
+    assert energy.high == pytest.approx(float(picojoules / 10**12), rel=1e-12)
+    assert 13.9e-6 < energy.high < 14e-6
 
 
 @pytest.mark.parametrize(
@@ -184,8 +184,8 @@ def test_energy_text(joules: float, text: str) -> None:
 def test_every_estimate_says_what_it_is() -> None:
     events = Events(1, 10, 10, 10, True)
     loihi1, lava = estimate(events, LOIHI1), estimate(events, LAVA)
-    for found in (loihi1, lava):
-        text = str(found)
+    for energy in (loihi1, lava):
+        text = str(energy)
         assert all(word in text for word in ("estimate", "14 nm", "2018", "not measured", "at most"))
     assert "as if on Loihi 1" in str(lava)
     assert "as if" not in str(loihi1)

@@ -27,9 +27,9 @@ DATA = Path(__file__).parent.parent / "data" / "nir"
 CONVENTIONS = ("euler", "exact")
 
 
-def imported(*named: tuple[str, Op], size: int = 1, out: int | None = None, dt: float | None = None) -> Graph:
+def imported(*nodes: tuple[str, Op], size: int = 1, out: int | None = None, dt: float | None = None) -> Graph:
     ends = ("in", n.Input((size,))), ("out", n.Output((size if out is None else out,)))
-    return chain(Level.IMPORTED, [ends[0], *named, ends[1]], dt=dt)
+    return chain(Level.IMPORTED, [ends[0], *nodes, ends[1]], dt=dt)
 
 
 def column(file: str, k: int) -> np.ndarray:
@@ -38,11 +38,11 @@ def column(file: str, k: int) -> np.ndarray:
 
 def membrane(graph: Graph, name: str, inputs: np.ndarray) -> np.ndarray:
     machine = Machine(graph)
-    found = []
+    trace = []
     for x in inputs:
         machine.step({"input": np.array([[x]])})
-        found.append(machine.state[name]["v"][0, 0])
-    return np.array(found)
+        trace.append(machine.state[name]["v"][0, 0])
+    return np.array(trace)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -340,8 +340,8 @@ def test_what_enters_leaves_as_it_is_where_nothing_stands_between() -> None:
     assert np.array_equal(simulate(discretise(graph), x).left["out"][:, 0], x)
     nodes = {**graph.nodes, "fc": n.Flatten((2, 3), 0, -1), "flat": n.Output((6,))}
     beside = Graph(Level.IMPORTED, nodes, (*graph.edges, ("in", "fc"), ("fc", "flat")), 1e-3)
-    left = simulate(discretise(beside), x).left
-    assert np.array_equal(left["out"][:, 0].reshape(4, 6), left["flat"][:, 0])
+    outputs = simulate(discretise(beside), x).left
+    assert np.array_equal(outputs["out"][:, 0].reshape(4, 6), outputs["flat"][:, 0])
     program = nervecord.compile(graph, "reference")
     with nervecord.stream(program) as stream:
         assert np.array_equal(stream.run(x)["out"][:, 0], x)

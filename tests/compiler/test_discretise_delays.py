@@ -19,9 +19,9 @@ DATA = Path(__file__).parent.parent / "data" / "nir"
 CONVENTIONS = ("euler", "exact")
 
 
-def imported(*named: tuple[str, Op], size: int = 1, out: int | None = None, dt: float | None = None) -> Graph:
+def imported(*nodes: tuple[str, Op], size: int = 1, out: int | None = None, dt: float | None = None) -> Graph:
     ends = ("in", n.Input((size,))), ("out", n.Output((size if out is None else out,)))
-    return chain(Level.IMPORTED, [ends[0], *named, ends[1]], dt=dt)
+    return chain(Level.IMPORTED, [ends[0], *nodes, ends[1]], dt=dt)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -52,9 +52,9 @@ def test_a_bias_waits_in_a_delay_as_all_that_enters_it(second: float) -> None:
     double = n.Affine(np.ones((2, 2)), np.array([3.0, 5.0]), origin=("fc",))
     x = np.arange(10.0).reshape(5, 2)
     behind = discretise(imported(("fc", double), ("d", delay(0.002, second)), size=2), dt=1e-3)
-    left = simulate(behind, x).left["out"][:, 0]
-    assert left[:, 0].tolist() == [0, 0, 1 + 3, 5 + 3, 9 + 3]
-    assert left[:, 1].tolist() == [0, 0, 1 + 5, 5 + 5, 9 + 5] if second == 0.002 else [0, 0, 0, 1 + 5, 5 + 5]
+    outputs = simulate(behind, x).left["out"][:, 0]
+    assert outputs[:, 0].tolist() == [0, 0, 1 + 3, 5 + 3, 9 + 3]
+    assert outputs[:, 1].tolist() == [0, 0, 1 + 5, 5 + 5, 9 + 5] if second == 0.002 else [0, 0, 0, 1 + 5, 5 + 5]
     # An Affine behind the Delay takes it, and its own bias is there from the first step on.
     both = discretise(
         imported(("fc", FC), ("d", delay(0.001)), ("e", n.Affine([[2.0]], [7.0])), size=2, out=1), dt=1e-3
@@ -80,9 +80,9 @@ def test_delays_add_up_and_zero_goes() -> None:
     fc = discretise(graph, dt=1e-3).nodes["fc"]
     assert isinstance(fc, n.Affine)
     assert fc.delay == 3
-    gone = discretise(imported(("d", delay(0.0)), ("s", n.Scale(np.ones(1)))), dt=1e-3)
-    assert list(gone.nodes) == ["in", "s", "out"]
-    assert gone.edges == (("in", "s"), ("s", "out"))
+    discrete = discretise(imported(("d", delay(0.0)), ("s", n.Scale(np.ones(1)))), dt=1e-3)
+    assert list(discrete.nodes) == ["in", "s", "out"]
+    assert discrete.edges == (("in", "s"), ("s", "out"))
 
 
 def test_a_delay_with_company_stays_a_node() -> None:
@@ -90,10 +90,10 @@ def test_a_delay_with_company_stays_a_node() -> None:
     edges = (("in", "fc"), ("fc", "d"), ("fc", "out2"), ("d", "out"))
     graph = discretise(Graph(Level.IMPORTED, nodes, edges), dt=1e-3)
     assert graph.nodes["d"] == n.DelayLine(np.array([1]), origin=("d",))
-    left = simulate(graph, np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])).left
-    assert left["out2"].ravel().tolist() == [4, 5, 3]
+    outputs = simulate(graph, np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])).left
+    assert outputs["out2"].ravel().tolist() == [4, 5, 3]
     # What leaves the line before anything has come through it is zero.
-    assert left["out"].ravel().tolist() == [0, 4, 5]
+    assert outputs["out"].ravel().tolist() == [0, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -207,10 +207,10 @@ def quickly(graph: Graph) -> Graph:
 
 
 def test_a_long_chain_of_delays() -> None:
-    named: list[tuple[str, Op]] = []
+    nodes: list[tuple[str, Op]] = []
     for k in range(4_000):
-        named += [(f"fc{k}", eye()), (f"d{k}", delay(0.002))]
-    graph = quickly(imported(*named))
+        nodes += [(f"fc{k}", eye()), (f"d{k}", delay(0.002))]
+    graph = quickly(imported(*nodes))
     assert list(graph.nodes) == ["in", *(f"fc{k}" for k in range(4_000)), "out"]
     assert set(delays(graph).values()) == {2}
 

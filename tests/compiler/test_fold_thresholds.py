@@ -84,6 +84,6 @@ def test_what_compiles_in_steps_is_feasible_in_continuous_time() -> None:
     assert (folded.nodes["lif"].spike.threshold == 1).all()  # type: ignore[attr-defined]
     same_spikes(discretise(graph, dt=1e-3), discretise(folded, dt=1e-3))
     for given_ in (graph, discretise(graph, dt=1e-3)):
-        found = findings_of(given_, LAVA)
-        assert verdict(found) == "feasible"
-        assert ("population-parameters" in {f.code for f in found}) == (given_ is graph)
+        findings = findings_of(given_, LAVA)
+        assert verdict(findings) == "feasible"
+        assert ("population-parameters" in {f.code for f in findings}) == (given_ is graph)

@@ -107,8 +107,8 @@ def test_facts_of_a_policy(make_policy: Callable[..., Policy]) -> None:
 
 def test_the_contracts_channels_come_in_order(make_policy: Callable[..., Policy]) -> None:
     policy = make_policy((3, 4, 2))
-    named = dataclasses.replace(policy.contract.observation, names=("z", "roll", "speed"), units=("m", "rad", "m/s"))
-    report = inspect(policy.replace(contract=dataclasses.replace(policy.contract, observation=named)), ())
+    channels = dataclasses.replace(policy.contract.observation, names=("z", "roll", "speed"), units=("m", "rad", "m/s"))
+    report = inspect(policy.replace(contract=dataclasses.replace(policy.contract, observation=channels)), ())
     assert report.facts is not None
     assert report.facts.policy is not None
     assert [(c["name"], c["unit"], c["low"]) for c in report.facts.policy["observation"]] == [
@@ -164,8 +164,8 @@ def test_graph_problems_make_every_verdict_infeasible(make_policy: Callable[...,
     "weight", [np.full((2, 2), np.nan), np.ones((2, 3)), np.ones((0, 2))], ids=["nan", "wide", "empty"]
 )
 def test_damaged_arrays_are_reported_and_raise_nothing(weight: Any) -> None:
-    named = [("input", Input((2,))), ("fc", Affine(weight)), ("lif", lif(2)), ("output", Output((2,)))]
-    graph = chain(Level.DISCRETE, named, dt=1e-3)
+    nodes = [("input", Input((2,))), ("fc", Affine(weight)), ("lif", lif(2)), ("output", Output((2,)))]
+    graph = chain(Level.DISCRETE, nodes, dt=1e-3)
     report = inspect(graph, load_specs())
     assert report.findings
     assert report.facts is None
@@ -189,8 +189,8 @@ def test_more_cores_than_the_chip_has() -> None:
     # Loihi 1: 1024 neurons per core and 128 cores; a layer of 132000 with one input fits no chip.
     size = 132_000
     wide = Affine(np.ones((size, 1)))
-    named = [("input", Input((1,), "spikes")), ("fc", wide), ("lif", lif(size)), ("output", Output((size,)))]
-    report = by_target(inspect(chain(Level.DISCRETE, named, dt=1e-3), load_specs(("loihi1",))))["loihi1"]
+    nodes = [("input", Input((1,), "spikes")), ("fc", wide), ("lif", lif(size)), ("output", Output((size,)))]
+    report = by_target(inspect(chain(Level.DISCRETE, nodes, dt=1e-3), load_specs(("loihi1",))))["loihi1"]
     assert report["resources"]["cores"] == 129
     assert {"cores", "neurons"} <= {finding["code"] for finding in report["findings"]}
 

@@ -61,12 +61,12 @@ def fan(count: int) -> Graph:
 
 def cost(work: Callable[[], Any]) -> float:
     """Seconds of processor time, the least of three."""
-    found = []
+    seconds = []
     for _ in range(3):
         began = time.process_time()
         work()
-        found.append(time.process_time() - began)
-    return min(found)
+        seconds.append(time.process_time() - began)
+    return min(seconds)
 
 
 @pytest.mark.long

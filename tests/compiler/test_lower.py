@@ -60,9 +60,9 @@ def delay_free(policy: Policy) -> Policy:
 def useful(policy: Policy, observation: Array) -> dict[str, Array]:
     """What every population gave in the T steps that are its own."""
     machine = Machine(policy)
-    _, taken = machine.window(observation[None])
+    _, steps = machine.window(observation[None])
     units = [unit.step.name for unit in machine.plan.units]
-    return {name: np.stack([values[name][0] for values in taken])[machine.plan.useful(name)] for name in units}
+    return {name: np.stack([values[name][0] for values in steps])[machine.plan.useful(name)] for name in units}
 
 
 @settings(max_examples=examples(25), deadline=None)
@@ -167,10 +167,10 @@ def test_a_stream_in_windows_is_read_in_its_own_steps() -> None:
     schedule = Schedule(8, "reset")
     integers, report = lower(graph, LAVA, calibrate_stream(plan(graph, schedule), x), schedule=schedule)
     assert isinstance(integers, Graph)
-    left = simulate(integers, x, schedule).left["output"]
-    assert left.shape == (80, 1, 5)
+    outputs = simulate(integers, x, schedule).left["output"]
+    assert outputs.shape == (80, 1, 5)
     floats = simulate(graph, x, schedule).left["output"]
-    assert np.count_nonzero(left != floats) == report["spikes_different"] < 0.1 * left.size
+    assert np.count_nonzero(outputs != floats) == report["spikes_different"] < 0.1 * outputs.size
 
 
 def biased_currents(seed: int) -> Graph:
@@ -199,8 +199,8 @@ def test_a_bias_into_a_current_that_only_spikes_feed_comes_through_a_channel_of_
     floats, integers = (simulate(g, x, schedule).left["output"] for g in (graph, integer_graph))
     # Far closer to the float network than that is to one without the first bias.
     bare = graph.replace(nodes={n: op.replace(bias=None) if n == "fc0" else op for n, op in graph.nodes.items()})
-    lost = simulate(bare, x, schedule).left["output"] - floats
-    assert np.sqrt(np.mean((floats - integers) ** 2)) < 0.4 * np.sqrt(np.mean(lost**2))
+    error = simulate(bare, x, schedule).left["output"] - floats
+    assert np.sqrt(np.mean((floats - integers) ** 2)) < 0.4 * np.sqrt(np.mean(error**2))
     # To the bit what the delay-free integer network does.
     nodes = {n: op.replace(delay=0) if isinstance(op, Dense) else op for n, op in integer_graph.nodes.items()}
     free = simulate(integer_graph.replace(nodes=nodes, arithmetic=FREE), x, schedule).left["output"]
@@ -212,9 +212,9 @@ def test_a_bias_that_nothing_can_carry_is_refused() -> None:
     graph = biased_currents(0)
     nodes = {n: op.replace(bias=None) if n == "fc0" else op for n, op in graph.nodes.items()}
     nodes["first"] = Output((6,))
-    read = graph.replace(nodes=nodes, edges=(*graph.edges, ("lif0", "first")))
+    with_readout = graph.replace(nodes=nodes, edges=(*graph.edges, ("lif0", "first")))
     with pytest.raises(InfeasibleError, match=re.escape(NO_BIAS_CARRIER.message)):
-        lower(read, LAVA, None)
+        lower(with_readout, LAVA, None)
 
 
 def test_a_wait_beyond_the_longest_delay_is_relayed() -> None:

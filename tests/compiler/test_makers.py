@@ -67,9 +67,9 @@ def different(name: str, dt: float, rule: str) -> tuple[int, int]:
     graph = discretise(with_reset(imported(name), rule), dt=dt)
     assert isinstance(graph, Graph)
     x = recorded["x"].astype(np.float64)
-    (got,) = simulate(graph, x.reshape(len(x), 1, *graph.nodes[graph.inputs[0]].in_shape)).left.values()
-    wanted = recorded["spikes"].reshape(len(x), -1)
-    return int(np.count_nonzero(got.reshape(len(x), -1) != wanted)), int(wanted.sum())
+    (actual,) = simulate(graph, x.reshape(len(x), 1, *graph.nodes[graph.inputs[0]].in_shape)).left.values()
+    expected = recorded["spikes"].reshape(len(x), -1)
+    return int(np.count_nonzero(actual.reshape(len(x), -1) != expected)), int(expected.sum())
 
 
 def test_every_recorded_case_is_looked_at() -> None:
@@ -92,8 +92,8 @@ def test_what_an_export_lost_stays_lost(name: str) -> None:
 
 def test_snntorchs_files_alone_are_taken_for_its() -> None:
     for name in (*FAITHFUL, *LOST):
-        found = [note.code for note in imported(name).notes]
-        assert found == ([UNSAID] if name.startswith("snntorch-") else []), name
+        codes = [note.code for note in imported(name).notes]
+        assert codes == ([UNSAID] if name.startswith("snntorch-") else []), name
 
 
 def test_a_late_reset_of_a_current_is_refused() -> None:
@@ -112,19 +112,19 @@ def test_what_rockpool_computed_is_not_in_its_files() -> None:
         recorded = np.load(DATA / f"rockpool-lif-{name}.npz")
         graph = imported(f"rockpool-lif-{name}")
         (weight,) = [op.weight for op in graph.nodes.values() if isinstance(op, Affine)]
-        current, v, spikes, found = np.zeros(6), np.zeros(6), np.zeros(6), []
+        current, v, spikes, raster = np.zeros(6), np.zeros(6), np.zeros(6), []
         for row in recorded["x"].astype(np.float64):
             current = np.exp(-1e-3 / 0.005) * (current + weight @ row + back * spikes.sum())
             v = np.exp(-1e-3 / 0.02) * v + current + bias
             spikes = np.clip(np.floor(v), 0, most)
             v = v - spikes
-            found.append(spikes)
-        np.testing.assert_array_equal(np.stack(found), recorded["spikes"].reshape(150, 6), err_msg=name)
+            raster.append(spikes)
+        np.testing.assert_array_equal(np.stack(raster), recorded["spikes"].reshape(150, 6), err_msg=name)
 
 
 def test_axes_of_batch_and_time_are_named() -> None:
     graph = imported("rockpool-lif-default")
     nodes = {**graph.nodes, "output": Output((1, 1, 6))}
-    (found,) = verify(graph.replace(nodes=nodes))
-    assert found.message == "takes shape (1, 1, 6), and 1_LIFTorch gives (6,)"
-    assert found.fix.endswith("give its Input and Output the shapes (6,) before it is written")
+    (finding,) = verify(graph.replace(nodes=nodes))
+    assert finding.message == "takes shape (1, 1, 6), and 1_LIFTorch gives (6,)"
+    assert finding.fix.endswith("give its Input and Output the shapes (6,) before it is written")

@@ -24,8 +24,8 @@ from nervecord.errors import ContractError, FileFormatError
 
 
 def codes(program: nervecord.Program) -> list[str]:
-    found = (*program.report["findings"], *program.report["lowering"]["findings"])
-    return [finding["code"] for finding in found]
+    findings = (*program.report["findings"], *program.report["lowering"]["findings"])
+    return [finding["code"] for finding in findings]
 
 
 def deafened() -> Policy:
@@ -49,19 +49,19 @@ def deafened() -> Policy:
 def test_coarse_weights_are_a_warning_and_fine_ones_none() -> None:
     graph = random_policy()
     program = nervecord.compile(graph, weight_bits=2)
-    (found,) = [it for it in program.report["lowering"]["findings"] if it["code"] == "action-error"]
-    assert found["value"] > found["limit"]
-    assert found["value"] == pytest.approx(program.report["lowering"]["action_error_rms"], rel=1e-5)
+    (finding,) = [it for it in program.report["lowering"]["findings"] if it["code"] == "action-error"]
+    assert finding["value"] > finding["limit"]
+    assert finding["value"] == pytest.approx(program.report["lowering"]["action_error_rms"], rel=1e-5)
     (warning,) = [it for it in program.report["lowering"]["warnings"] if "far from the float policy's" in it]
-    assert f"({found['value']} against {found['limit']})" in warning
-    assert len(str(found["value"])) < 10
+    assert f"({finding['value']} against {finding['limit']})" in warning
+    assert len(str(finding["value"])) < 10
     assert "action-error" not in codes(nervecord.compile(graph, weight_bits=8))
 
 
 def test_a_layer_that_falls_silent_is_a_warning() -> None:
     program = nervecord.compile(deafened(), weight_bits=2)
-    (found,) = [finding for finding in program.report["findings"] if finding["code"] == "silent-layer"]
-    assert (found["severity"], found["node"], found["value"]) == ("warning", "lif1", 0)
+    (finding,) = [finding for finding in program.report["findings"] if finding["code"] == "silent-layer"]
+    assert (finding["severity"], finding["node"], finding["value"]) == ("warning", "lif1", 0)
     assert program.report["spikes_per_action"] == {"lif1": 0.0}
     assert program.report["spikes_per_action_float"]["lif1"] > 1
     lively = nervecord.compile(random_policy())
@@ -73,18 +73,18 @@ def test_inspecting_a_program_shows_what_was_measured(tmp_path: Path) -> None:
     program = nervecord.compile(random_policy(), weight_bits=2)
     program.save(tmp_path / "a.nervecord")
     report = nervecord.inspect(tmp_path / "a.nervecord", ("lava", "loihi1"))
-    found = {target.target: [finding.code for finding in target.findings] for target in report.targets}
-    assert "action-error" in found["lava"]
-    assert "action-error" not in found["loihi1"]
+    by_target = {target.target: [finding.code for finding in target.findings] for target in report.targets}
+    assert "action-error" in by_target["lava"]
+    assert "action-error" not in by_target["loihi1"]
     assert report.targets[0].verdict == "feasible"
 
 
 def test_what_is_silent() -> None:
-    def found(floating: float, compiled: float) -> list[str]:
+    def silent_codes(floating: float, compiled: float) -> list[str]:
         return [f.code for f in silent_layers({"lif1": floating}, {"lif1": compiled})]
 
-    assert found(2.0, 0.0) == ["silent-layer"]
-    assert found(2.0, 0.1) == found(0.0, 0.0) == []
+    assert silent_codes(2.0, 0.0) == ["silent-layer"]
+    assert silent_codes(2.0, 0.1) == silent_codes(0.0, 0.0) == []
 
 
 DAMAGED = {
@@ -112,17 +112,17 @@ def test_a_finding_comes_back_from_its_data() -> None:
 
 
 def test_actions_of_many_steps_are_calibrated_on_few_observations_or_refused() -> None:
-    def made(steps: int, state: str) -> Plan:
+    def plan_of(steps: int, state: str) -> Plan:
         return plan(random_policy(sizes=(3, 4, 2), steps=steps, state=state))
 
-    assert affordable(made(5, "carried"), 2048) == affordable(made(5, "reset"), 2048) == 2048
-    assert affordable(made(1 << 14, "carried"), 64) == 4
-    assert affordable(made((1 << 16) - 1, "carried"), 64) == 1
+    assert affordable(plan_of(5, "carried"), 2048) == affordable(plan_of(5, "reset"), 2048) == 2048
+    assert affordable(plan_of(1 << 14, "carried"), 64) == 4
+    assert affordable(plan_of((1 << 16) - 1, "carried"), 64) == 1
     # Independent windows are run side by side, as many as memory takes.
-    wide = made(1 << 14, "reset")
+    wide = plan_of(1 << 14, "reset")
     assert affordable(wide, 4096) == 4 * max(map(len, batches(wide, np.zeros((4096, 3)))))
     with pytest.raises(ContractError, match=r"\b8193 steps .*\b8192 "):
-        affordable(made((1 << 13) + 1, "carried"), 64, steps=SEARCH_STEPS)
+        affordable(plan_of((1 << 13) + 1, "carried"), 64, steps=SEARCH_STEPS)
     with pytest.raises(ContractError, match=r"values .*\b134217728 "):
         affordable(plan(random_policy(sizes=(3, 3000, 2), steps=1 << 16)), 64)
     deep = plan(random_policy(sizes=(3, *[2] * 40, 2), steps=1 << 10, state="carried"))
@@ -153,14 +153,14 @@ def test_a_chip_whose_connections_take_many_steps_is_judged_on_few_observations(
     policy = random_policy(bias=0.0)
     assert policy.recorded is not None
     monkeypatch.setattr(calibrate, "MEMORY", 1)  # one window after another
-    monkeypatch.setattr(choose, "in_time", lambda made: in_time(made, 4000))
+    monkeypatch.setattr(choose, "in_time", lambda network_plan: in_time(network_plan, 4000))
     monkeypatch.setattr(choose, "SEARCH_STEPS", 1000)
     monkeypatch.setattr(measured, "STEPS", 50_000)
     program = nervecord.compile(policy, nervecord.target(file=tmp_path / "slow.toml"))
-    made = plan(program.policy)
-    assert made.window > 600
-    assert program.report["lowering"]["observations"] == 4000 // made.window < len(policy.recorded)
-    rows = 50_000 // (made.window * len(made.graph.nodes))
+    network_plan = plan(program.policy)
+    assert network_plan.window > 600
+    assert program.report["lowering"]["observations"] == 4000 // network_plan.window < len(policy.recorded)
+    rows = 50_000 // (network_plan.window * len(network_plan.graph.nodes))
     assert 1 < rows < len(policy.recorded)
     monkeypatch.setattr(measured, "STEPS", 1 << 20)
     assert program.report["spikes_per_action"] == measured_spikes(program.policy, policy.recorded[:rows])

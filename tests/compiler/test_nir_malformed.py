@@ -162,8 +162,8 @@ def test_a_child_refuses_with_the_same_sentences(outcomes: dict[str, Any]) -> No
     """The outcomes above are of this process."""
     paths = [malformed(f"{name}.nir") for name in SOURCE.FILES]
     with ThreadPoolExecutor(2) as pool:
-        found = dict(zip([path.stem for path in paths], map(str, pool.map(outcome, paths)), strict=True))
-    assert found == {name: str(error) for name, error in outcomes.items()}
+        messages = dict(zip([path.stem for path in paths], map(str, pool.map(outcome, paths)), strict=True))
+    assert messages == {name: str(error) for name, error in outcomes.items()}
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -244,5 +244,5 @@ def test_reading_does_not_load_nir_or_hdf5() -> None:
     import sys
 
     code = "import sys, nervecord.compiler.nir.file; print(sorted({'nir', 'h5py'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"

@@ -37,9 +37,9 @@ from nervecord.errors import ContractError, FileFormatError, GraphError, Nerveco
 ZOO = Path(__file__).parents[2] / "zoo"
 
 
-def contract(observations: int, actions: int, chosen: int = 0) -> Contract:
-    """With `chosen` the action is one of so many."""
-    limits = ((0.0,), (chosen - 1.0,)) if chosen else ((-4.0,) * actions, None)
+def contract(observations: int, actions: int, choices: int = 0) -> Contract:
+    """With `choices` the action is one of so many."""
+    limits = ((0.0,), (choices - 1.0,)) if choices else ((-4.0,) * actions, None)
     return Contract(
         environment="Toy-v0",
         observation=Channels(tuple(f"o{k}" for k in range(observations)), ("rad",) * observations),
@@ -47,10 +47,10 @@ def contract(observations: int, actions: int, chosen: int = 0) -> Contract:
         steps=3,
         state="carried",
         control_period=0.05,
-        fail_safe=(0.0 if chosen else 0.1,) * actions,
+        fail_safe=(0.0 if choices else 0.1,) * actions,
         seed=7,
         provenance={"who": "tëst"},
-        choices=tuple(f"çhoice {k}" for k in range(chosen)),
+        choices=tuple(f"çhoice {k}" for k in range(choices)),
     )
 
 
@@ -114,17 +114,17 @@ def graphs(draw: st.DrawFn) -> Graph | Policy:
                 nodes.append(n.Threshold(rng.normal(size=size)))
             case "flatten":
                 nodes.append(n.Flatten((size,), draw(st.sampled_from((0, -1))), draw(st.sampled_from((0, -1)))))
-    chosen = 0
+    choices = 0
     counted = policy and isinstance(nodes[-1], n.Neuron) and nodes[-1].spikes and draw(st.booleans())
     if counted:
         actions = draw(st.sampled_from([k for k in range(1, size + 1) if size % k == 0]))
         limit = np.full(actions, np.pi)
         weight, offset = rng.normal(size=(actions, size // actions)), rng.normal(size=actions)
-        chosen = actions * draw(st.booleans())
-        nodes.append(n.CountArgmaxDecode(weight, offset) if chosen else n.CountDecode(weight, offset, -limit, limit))
-        size = 1 if chosen else actions
+        choices = actions * draw(st.booleans())
+        nodes.append(n.CountArgmaxDecode(weight, offset) if choices else n.CountDecode(weight, offset, -limit, limit))
+        size = 1 if choices else actions
     elif policy and draw(st.booleans()):
-        chosen = size
+        choices = size
         nodes.append(n.ArgmaxDecode(size, float(rng.uniform(0.1, 9))))
         size = 1
     elif policy:
@@ -133,18 +133,18 @@ def graphs(draw: st.DrawFn) -> Graph | Policy:
     count = len(nodes) + len(back)
     labels = draw(st.lists(names, min_size=count, max_size=count, unique=True))
     edges = [(labels[k], labels[k + 1]) for k in range(len(nodes) - 1)]
-    named = dict(zip(labels, nodes, strict=False))
+    by_label = dict(zip(labels, nodes, strict=False))
     for k, (source, target, node) in enumerate(back):
         label = labels[len(nodes) + k]
-        named[label] = node
+        by_label[label] = node
         edges += [(labels[source], label), (label, labels[target])]
-    ordered = dict(draw(st.permutations(list(named.items()))))
+    ordered = dict(draw(st.permutations(list(by_label.items()))))
     dt = draw(st.sampled_from((1e-3, 1e-4, 1 / 3, 0.1)))
     graph = Graph(Level.DISCRETE, ordered, tuple(draw(st.permutations(edges))), dt)
     if not policy:
         return graph
     recorded = rng.normal(size=(3, observations)) if draw(st.booleans()) else None
-    return Policy(graph, contract(observations, size, chosen), recorded)
+    return Policy(graph, contract(observations, size, choices), recorded)
 
 
 def back_from(data: bytes) -> Graph | Policy:
@@ -256,14 +256,14 @@ def test_same_bytes_in_every_process() -> None:
     )
     digests = {hashlib.sha256(nir_bytes(example())).hexdigest()}
     for seed in ("1", "2"):
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code, str(Path(__file__).parent), str(Path(__file__).parents[1])],
             capture_output=True,
             text=True,
             check=True,
             env={**os.environ, "PYTHONHASHSEED": seed},
         )
-        digests.add(done.stdout.strip())
+        digests.add(process.stdout.strip())
     assert len(digests) == 1
 
 
@@ -290,10 +290,10 @@ def test_weights_may_be_edited_by_another_tool(tmp_path: Path) -> None:
     graph.nodes["fc"].weight = np.zeros((2, 2), dtype=np.float32)
     graph.nodes["lif"].v_threshold = np.full(2, 3.0)
     nir.write(path, graph)
-    read = read_nir(path)
-    assert isinstance(read, Graph)
-    assert not read.nodes["fc"].weight.any()  # type: ignore[attr-defined]
-    lif = read.nodes["lif"]
+    result = read_nir(path)
+    assert isinstance(result, Graph)
+    assert not result.nodes["fc"].weight.any()  # type: ignore[attr-defined]
+    lif = result.nodes["lif"]
     assert isinstance(lif, n.Neuron)
     assert isinstance(lif.spike, n.Spike)
     assert lif.spike.threshold.tolist() == [3.0, 3.0]
@@ -312,7 +312,7 @@ def test_a_tool_that_saves_float32_changes_no_decay(tmp_path: Path) -> None:
     assert read_nir(path) == example()
 
 
-def named(name: str) -> Graph:
+def graph_with_input(name: str) -> Graph:
     """A graph whose Input has this name."""
     nodes: list[tuple[str, Op]] = [(name, n.Input((1,))), ("fc", n.Affine(np.eye(1))), ("o", n.Output((1,)))]
     return chain(Level.DISCRETE, nodes, dt=1.0)
@@ -331,9 +331,9 @@ def named(name: str) -> Graph:
             chain(Level.DISCRETE, [("i", n.Input(())), ("s", n.Scale(2.0)), ("o", n.Output(()))], dt=1.0),  # type: ignore[arg-type]
             "i: shape is (), at least 1 integers are needed",
         ),
-        (named(""), "a node has an empty name"),
-        (named("\ud800"), "the name '\\ud800' cannot be printed"),
-        (named("\x1b[2J"), "graph: the name '\\x1b[2J' cannot be printed"),
+        (graph_with_input(""), "a node has an empty name"),
+        (graph_with_input("\ud800"), "the name '\\ud800' cannot be printed"),
+        (graph_with_input("\x1b[2J"), "graph: the name '\\x1b[2J' cannot be printed"),
     ],
 )
 def test_what_nir_cannot_say_is_refused_by_name(graph: Graph, cause: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx_models import W, gemm, model, node, perceptron, written
+from onnx_models import W, gemm, model, node, perceptron, write_model
 
 import nervecord
 from nervecord.compiler.graph.contract import Channels, Contract
@@ -52,20 +52,20 @@ def test_damaged_bytes_are_refused_in_a_sentence(
     content = bytearray(perceptron(seed)[0].SerializeToString())
     for place, value in changes:
         content[int(place * (len(content) - 1))] = value
-    path = written(bytes(content[: int(len(content) * cut)]), tmp_path / "p.onnx")
+    path = write_model(bytes(content[: int(len(content) * cut)]), tmp_path / "p.onnx")
     message = refusal(path)
     assert message is None or (message.startswith(str(path)) and len(message) < 4000)
 
 
 def test_names_that_are_no_text_and_numbers_that_are_none(tmp_path: Path) -> None:
     content = model([gemm()], {"w": W}, 3, 2).SerializeToString()
-    named = read_onnx(written(content.replace(b"the actions", b"the \xffctions"), tmp_path / "p.onnx"))
-    assert named.nodes["fc1"].origin == ("the \\xffctions",)
+    graph = read_onnx(write_model(content.replace(b"the actions", b"the \xffctions"), tmp_path / "p.onnx"))
+    assert graph.nodes["fc1"].origin == ("the \\xffctions",)
     signalling = np.full(2, 0x7FA00000, dtype=np.uint32).tobytes()
-    path = written(content.replace(W.tobytes()[:8], signalling), tmp_path / "q.onnx")
+    path = write_model(content.replace(W.tobytes()[:8], signalling), tmp_path / "q.onnx")
     with pytest.raises(GraphError, match=r"\b6 values .*NaN"):
         read_onnx(path)
-    hidden = written(content.replace(b"the actions", b"the \x1bctions"), tmp_path / "r.onnx")
+    hidden = write_model(content.replace(b"the actions", b"the \x1bctions"), tmp_path / "r.onnx")
     with pytest.raises(FileFormatError, match="cannot be printed"):
         read_onnx(hidden)
 
@@ -92,7 +92,7 @@ def contract(observations: int, actions: int, choices: int = 0) -> Contract:
 
 def network(*last: Any, **constants: Any) -> Callable[[Path], Graph]:
     nodes = [gemm("h" if last else "actions"), *last]
-    return lambda path: read_onnx(written(model(nodes, {"w": W, **constants}, 3, 2), path))
+    return lambda path: read_onnx(write_model(model(nodes, {"w": W, **constants}, 3, 2), path))
 
 
 def test_a_network_acts_within_the_contracts_limits(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_choice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "last", "message"),
+    ("task_contract", "last", "message"),
     [
         (contract(4, 2), [], "takes 3 observations, and Ant-v4 gives 4"),
         (contract(3, 5), [], "gives 2, and Ant-v4 takes 5 values"),
@@ -129,16 +129,16 @@ def test_a_choice(tmp_path: Path) -> None:
         (contract(3, 2), [("ArgMax", {"axis": 1})], r"\b2, .*Ant-v4 .*\b2 values"),
     ],
 )
-def test_sizes_that_do_not_fit(wanted: Contract, last: list[Any], message: str, tmp_path: Path) -> None:
+def test_sizes_that_do_not_fit(task_contract: Contract, last: list[Any], message: str, tmp_path: Path) -> None:
     path = network(*(node(kind, ["h"], "actions", **how) for kind, how in last))(tmp_path / "p.onnx")
     with pytest.raises(ContractError, match=message):
-        act(path, wanted)
+        act(path, task_contract)
 
 
 def test_a_normaliser_keeps_its_numbers(tmp_path: Path) -> None:
     mean, divisor = (np.random.default_rng(k).uniform(0.1, 3, size=3).astype(np.float32) for k in range(2))
     nodes = [node("Sub", ["obs", "m"], "a"), node("Div", ["a", "d"], "b"), gemm(source="b")]
-    graph = read_onnx(written(model(nodes, {"w": W, "m": mean, "d": divisor}, 3, 2), tmp_path / "p.onnx"))
+    graph = read_onnx(write_model(model(nodes, {"w": W, "m": mean, "d": divisor}, 3, 2), tmp_path / "p.onnx"))
     op = graph.nodes["normalise1"]
     assert isinstance(op, Normalise)
     np.testing.assert_array_equal(op.mean, mean)

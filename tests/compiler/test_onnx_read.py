@@ -11,7 +11,7 @@ from typing import Any
 import exporters
 import numpy as np
 import pytest
-from onnx_models import W, gemm, model, node, perceptron, written
+from onnx_models import W, gemm, model, node, perceptron, write_model
 from readers import read_here
 
 import nervecord
@@ -78,9 +78,9 @@ def test_what_other_libraries_export(name: str, dynamo: bool, tmp_path: Path) ->
     assert isinstance(graph, Graph)
     assert [op.kind for op in graph.nodes.values()] == kinds
     rows = (np.random.default_rng(0).normal(size=(50, size)) * 3).astype(np.float32)
-    wanted = answer(rows)
-    assert np.ptp(wanted) > 0.1, "answers differ"
-    np.testing.assert_allclose(answers(graph, rows), wanted, rtol=1e-5, atol=CLOSE)
+    expected = answer(rows)
+    assert np.ptp(expected) > 0.1, "answers differ"
+    np.testing.assert_allclose(answers(graph, rows), expected, rtol=1e-5, atol=CLOSE)
     assert {op.origin for op in graph.nodes.values()} != {()}, "nodes keep the file's names"
 
 
@@ -98,8 +98,8 @@ def test_random_perceptrons_against_the_reference_of_onnx(seed: int, tmp_path: P
     graph = read_onnx(path)
     rows = np.random.default_rng(seed).normal(size=(20, size)).astype(np.float32)
     reference = ReferenceEvaluator(network)
-    wanted = np.concatenate([reference.run(None, {"obs": row[None]})[0].reshape(1, -1) for row in rows])
-    np.testing.assert_allclose(answers(graph, rows), wanted, rtol=2e-4, atol=1e-4)
+    expected = np.concatenate([reference.run(None, {"obs": row[None]})[0].reshape(1, -1) for row in rows])
+    np.testing.assert_allclose(answers(graph, rows), expected, rtol=2e-4, atol=1e-4)
 
 
 def test_activations_are_those_of_onnx() -> None:
@@ -108,10 +108,10 @@ def test_activations_are_those_of_onnx() -> None:
     rows = np.linspace(-6, 6, 101, dtype=np.float32)[:, None]
     for kind, alpha in (("Tanh", 1.0), ("Relu", 1.0), ("Elu", 1.0), ("Elu", 0.3)):
         network = model([node(kind, ["obs"], "actions", **({"alpha": alpha} if kind == "Elu" else {}))], {}, 1, 1)
-        (wanted,) = ReferenceEvaluator(network).run(None, {"obs": rows})
+        (expected,) = ReferenceEvaluator(network).run(None, {"obs": rows})
         op = Activation(kind.lower(), (1,), alpha)
         assert op.kind == kind
-        np.testing.assert_allclose(op.step({}, rows.astype(np.float64)), wanted, atol=1e-6)
+        np.testing.assert_allclose(op.step({}, rows.astype(np.float64)), expected, atol=1e-6)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 @pytest.mark.parametrize("name", list(REFUSED))
 def test_what_cannot_be_read_is_said(name: str, tmp_path: Path) -> None:
     network, message = REFUSED[name]
-    path = written(network(), tmp_path / "p.onnx")
+    path = write_model(network(), tmp_path / "p.onnx")
     with pytest.raises((FileFormatError, GraphError), match=message) as caught:
         read_onnx(path)
     assert str(caught.value).startswith(str(path))
@@ -184,7 +184,7 @@ def test_what_cannot_be_read_is_said(name: str, tmp_path: Path) -> None:
 def test_several_inputs_are_refused(tmp_path: Path) -> None:
     network = model([gemm()], {"w": W}, 3, 2)
     network.graph.input.append(onnx.helper.make_tensor_value_info("h_in", onnx.TensorProto.FLOAT, [1, 4]))
-    path = written(network, tmp_path / "p.onnx")
+    path = write_model(network, tmp_path / "p.onnx")
     with pytest.raises(FileFormatError, match=r"2 .*\(obs, h_in\)"):
         read_onnx(path)
 
@@ -193,11 +193,11 @@ def test_functions_and_sparse_constants_are_refused(tmp_path: Path) -> None:
     network = model([gemm()], {"w": W}, 3, 2)
     network.functions.add(name="f", domain="own")
     with pytest.raises(FileFormatError, match="has functions of its own"):
-        read_onnx(written(network, tmp_path / "f.onnx"))
+        read_onnx(write_model(network, tmp_path / "f.onnx"))
     network = model([gemm()], {"w": W}, 3, 2)
     network.graph.sparse_initializer.add()
     with pytest.raises(FileFormatError, match="has sparse constants"):
-        read_onnx(written(network, tmp_path / "s.onnx"))
+        read_onnx(write_model(network, tmp_path / "s.onnx"))
 
 
 @pytest.mark.long
@@ -205,9 +205,9 @@ def test_functions_and_sparse_constants_are_refused(tmp_path: Path) -> None:
 def test_a_child_reads_what_this_process_reads(tmp_path: Path) -> None:
     network = model([gemm("h"), node("Tanh", ["h"], "actions")], {"w": W}, 3, 2)
     onnx.helper.set_model_props(network, {"a": "b"})
-    path = written(network, tmp_path / "p.onnx")
+    path = write_model(network, tmp_path / "p.onnx")
     size = path.stat().st_size
-    child, here = (read(onnxfile.READER, str(path), size, onnxfile.LIMITS) for read in (read_guarded, read_here))
+    child, here = (reader(onnxfile.READER, str(path), size, onnxfile.LIMITS) for reader in (read_guarded, read_here))
     assert child.keys() == here.keys()
     np.testing.assert_equal(child, here)
     assert [op.kind for op in read_onnx(path).nodes.values()] == ["Input", "Affine", "Tanh", "Output"]
@@ -220,17 +220,17 @@ def test_a_policy_of_ours_is_not_read_back(tmp_path: Path) -> None:
     network = model([gemm()], {"w": W}, 3, 2)
     onnx.helper.set_model_props(network, {"nervecord_form": "float"})
     with pytest.raises(FileFormatError, match=r"policy\.nervecord --engine onnxruntime"):
-        read_onnx(written(network, tmp_path / "p.onnx"))
+        read_onnx(write_model(network, tmp_path / "p.onnx"))
 
 
 def test_what_does_not_lead_to_the_action_may_be_anything(tmp_path: Path) -> None:
     nodes = [gemm("h"), node("Sigmoid", ["h"], "value"), node("Tanh", ["h"], "actions")]
-    graph = read_onnx(written(model(nodes, {"w": W}, 3, 2), tmp_path / "p.onnx"))
+    graph = read_onnx(write_model(model(nodes, {"w": W}, 3, 2), tmp_path / "p.onnx"))
     assert [op.kind for op in graph.nodes.values()] == ["Input", "Affine", "Tanh", "Output"]
 
 
 def test_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = written(model([gemm()], {"w": W}, 3, 2), tmp_path / "p.onnx")
+    path = write_model(model([gemm()], {"w": W}, 3, 2), tmp_path / "p.onnx")
     for name, limit, message in (
         ("MOST_NODES", 0, "has 1 nodes, the limit is 0"),
         ("MOST_TENSORS", 0, "has 1 constants, the limit is 0"),
@@ -271,7 +271,7 @@ TINY: dict[str, bytes] = {
 def test_empty_messages_are_counted_wherever_they_stand(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = written(content, tmp_path / "p.onnx")
+    path = write_model(content, tmp_path / "p.onnx")
     monkeypatch.setattr(onnxchild, "MOST_FIELDS", 5000)
     with pytest.raises(onnxchild.RefusedError, match=r"\b5000 fields"):
         onnxchild.load(str(path), 1 << 20)
@@ -281,7 +281,7 @@ def test_empty_messages_are_counted_wherever_they_stand(
 @pytest.mark.reader_process
 def test_millions_of_empty_messages_are_counted_before_they_are_made(tmp_path: Path) -> None:
     """Of 8 MB protobuf would make objects of a gigabyte."""
-    path = written(TINY["nodes"], tmp_path / "p.onnx")
+    path = write_model(TINY["nodes"], tmp_path / "p.onnx")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with pytest.raises(FileFormatError, match="524288"):
         read_onnx(path)
@@ -295,18 +295,18 @@ def test_millions_of_empty_messages_are_counted_before_they_are_made(tmp_path: P
 @pytest.mark.long
 @pytest.mark.reader_process
 def test_what_hangs_or_asks_for_much_is_ended_with_its_child(tmp_path: Path) -> None:
-    path = written(model([gemm()], {"w": W}, 3, 2), tmp_path / "p.onnx")
+    path = write_model(model([gemm()], {"w": W}, 3, 2), tmp_path / "p.onnx")
     with pytest.raises(FileFormatError, match=r"0\.001 s"):
         onnxfile.load_onnx(path, Limits(seconds=0.001, patience=1))
-    large = written(model([gemm()], {"w": np.zeros((2, 30_000_000), np.float32)}, 3, 2), tmp_path / "q.onnx")
+    large = write_model(model([gemm()], {"w": np.zeros((2, 30_000_000), np.float32)}, 3, 2), tmp_path / "q.onnx")
     with pytest.raises(FileFormatError, match=r"memory|reader"):
         onnxfile.load_onnx(large, Limits(process_bytes=-(1 << 28), expansion=1))
 
 
 def test_no_interpreter_is_started_for_a_file_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxfile, "read_guarded", lambda *given: pytest.fail("started"))
+    monkeypatch.setattr(onnxfile, "read_guarded", lambda *args: pytest.fail("started"))
     os.mkfifo(tmp_path / "pipe.onnx")
-    written(b"", tmp_path / "empty.onnx")
+    write_model(b"", tmp_path / "empty.onnx")
     for name, message in (("pipe", "no regular file"), ("empty", "is empty"), ("none", "does not exist")):
         with pytest.raises(FileFormatError, match=message):
             read_onnx(tmp_path / f"{name}.onnx")
@@ -317,7 +317,7 @@ def test_a_shape_of_terabytes_costs_nothing(tmp_path: Path) -> None:
     del network.graph.initializer[0].dims[:]
     network.graph.initializer[0].dims.extend([1 << 40, 1 << 20])
     with pytest.raises(FileFormatError, match=r"\d+ bytes"):
-        read_onnx(written(network, tmp_path / "p.onnx"))
+        read_onnx(write_model(network, tmp_path / "p.onnx"))
     folded = model(
         [node("ConstantOfShape", ["s"], "big"), node("Add", ["obs", "big"], "h"), gemm(source="h")],
         {"w": W, "s": np.array([1 << 40], np.int64)},
@@ -325,7 +325,7 @@ def test_a_shape_of_terabytes_costs_nothing(tmp_path: Path) -> None:
         2,
     )
     with pytest.raises(FileFormatError, match="ConstantOfShape"):
-        read_onnx(written(folded, tmp_path / "q.onnx"))
+        read_onnx(write_model(folded, tmp_path / "q.onnx"))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def external(location: str, path: Path, **entries: str) -> Path:
     tensor.data_location = onnx.TensorProto.EXTERNAL
     for key, value in {"location": location, **entries}.items():
         tensor.external_data.add(key=key, value=value)
-    return written(network, path)
+    return write_model(network, path)
 
 
 def test_weights_beside_the_file_are_read(tmp_path: Path) -> None:

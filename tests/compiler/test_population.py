@@ -148,22 +148,22 @@ def test_state_of_the_accumulators() -> None:
     """Cleared for each action, or carried from action to action and cleared by copy."""
     rows = np.random.default_rng(0).normal(size=(3, 4))
     plain = BeforeCore(plan(random_policy(sizes=(4, 5, 3), population=6)))
-    first = sent(plain, rows)
-    assert np.array_equal(sent(plain, rows), first)
+    first = core_input(plain, rows)
+    assert np.array_equal(core_input(plain, rows), first)
     host = BeforeCore(plan(random_policy(sizes=(4, 5, 3), state="carried", population=6)))
     host.reset(3)
-    assert np.array_equal(sent(host, rows), first)
-    later = sent(host, rows)
+    assert np.array_equal(core_input(host, rows), first)
+    later = core_input(host, rows)
     assert not np.array_equal(later, first)
     host.clear(np.array([True, False, False]))
-    cleared = sent(host, rows)
+    cleared = core_input(host, rows)
     assert np.array_equal(cleared[:, 0], first[:, 0])
     assert not np.array_equal(cleared[:, 1:], first[:, 1:])
     host.reset(3)
-    assert np.array_equal(sent(host, rows), first)
+    assert np.array_equal(core_input(host, rows), first)
 
 
-def sent(host: BeforeCore, rows: np.ndarray) -> np.ndarray:
+def core_input(host: BeforeCore, rows: np.ndarray) -> np.ndarray:
     """What enters the core in one action."""
     return host.enter(split(host.plan, rows))["encode"]
 
@@ -206,8 +206,8 @@ def test_what_is_refused() -> None:
     order = ["observation", "encode", "normalise", *list(policy.graph.nodes)[3:]]
     edges = tuple(itertools.pairwise(order))
     assert "misplaced" in codes(policy.replace(graph=policy.graph.replace(edges=edges)))
-    past = policy.graph.replace(edges=(*policy.graph.edges, ("normalise", "fc1")))
-    assert codes(policy.replace(graph=past)) == ["shape"]
+    bypass = policy.graph.replace(edges=(*policy.graph.edges, ("normalise", "fc1")))
+    assert codes(policy.replace(graph=bypass)) == ["shape"]
 
 
 def test_shapes_of_a_code() -> None:

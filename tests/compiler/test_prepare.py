@@ -31,17 +31,17 @@ def test_a_convolutional_network_compiles_and_runs(seed: int) -> None:
     assert verdict(findings_of(graph, LAVA)) == "feasible"
     assert [name for name, _ in prepared(graph, LAVA)] == ["composed", "thresholds", "split"]
     program, x = compiled(graph)
-    wanted = nervecord.simulate(program, x).left["output"][:, 0]
+    expected = nervecord.simulate(program, x).left["output"][:, 0]
     with nervecord.stream(program) as session:
-        got = np.asarray(session.run(x)["output"])[:, 0]
-    assert np.array_equal(got, wanted)
+        actual = np.asarray(session.run(x)["output"])[:, 0]
+    assert np.array_equal(actual, expected)
     floats = simulate(graph, x.reshape(200, 1, 1, 6, 6)).left["output"][:, 0]
     latency = program.report["lowering"]["latency"]
-    apart = int(np.count_nonzero(got[latency:] != floats[:-latency]))
+    apart = int(np.count_nonzero(actual[latency:] != floats[:-latency]))
     assert apart == program.report["lowering"]["spikes_different"]
     assert floats.sum() > 50
     # Three spiking layers carry every early difference on; how much is fired stays.
-    assert abs(got.sum() - floats.sum()) < 0.2 * floats.sum()
+    assert abs(actual.sum() - floats.sum()) < 0.2 * floats.sum()
 
 
 def test_steps_are_dumped_by_name(tmp_path: Any) -> None:
@@ -61,7 +61,7 @@ def test_steps_are_dumped_by_name(tmp_path: Any) -> None:
 @pytest.mark.lava
 def test_stock_lava_runs_a_convolutional_network() -> None:
     program, x = compiled(convolutional(0), steps=60)
-    wanted = nervecord.simulate(program, x).left["output"][:, 0]
-    assert wanted.sum() > 0
+    expected = nervecord.simulate(program, x).left["output"][:, 0]
+    assert expected.sum() > 0
     with nervecord.stream(program, engine="lava") as session:
-        assert np.array_equal(np.asarray(session.run(x)["output"])[:, 0], wanted)
+        assert np.array_equal(np.asarray(session.run(x)["output"])[:, 0], expected)

@@ -66,7 +66,7 @@ def sized(*sizes: int) -> np.ndarray:
     return np.array(sizes)
 
 
-def written(nodes: dict[str, Any], edges: list[tuple[str, str]], path: Path, convention: str = "euler") -> Graph:
+def discrete_graph(nodes: dict[str, Any], edges: list[tuple[str, str]], path: Path, convention: str = "euler") -> Graph:
     """The discrete graph of a file with these nodes, as the maker of the file would write them."""
     nir.write(path, nir.NIRGraph(nodes, edges, type_check=False), compression=None)
     graph = require(import_graph(load(str(path), 1 << 24)["node"], where=path.name, dt=None))
@@ -82,13 +82,13 @@ def chained(path: Path, shape: tuple[int, ...], *middle: Any, out: tuple[int, ..
     names = ["in", *(f"n{k}" for k in range(len(middle))), "out"]
     ends = nir.Input({"input": sized(*shape)}), nir.Output({"output": sized(*out)})
     nodes = dict(zip(names, [ends[0], *middle, ends[1]], strict=True))
-    return written(nodes, list(itertools.pairwise(names)), path, convention)
+    return discrete_graph(nodes, list(itertools.pairwise(names)), path, convention)
 
 
 def ran(graph: Graph, x: np.ndarray) -> np.ndarray:
     """(steps, ...) in and out, a batch of one."""
-    left: np.ndarray = simulate(graph, x[:, None]).left["out"][:, 0]
-    return left
+    outputs: np.ndarray = simulate(graph, x[:, None]).left["out"][:, 0]
+    return outputs
 
 
 def close(a: np.ndarray, b: Any) -> None:
@@ -107,8 +107,8 @@ RNG = np.random.default_rng(7)
 def test_affine_and_linear(tmp_path: Path) -> None:
     weight, bias, x = RNG.normal(size=(4, 3)), RNG.normal(size=4), RNG.normal(size=(6, 3))
     tx = torch.from_numpy(x)
-    wanted = torch.nn.functional.linear(tx, torch.from_numpy(weight), torch.from_numpy(bias))
-    close(ran(chained(tmp_path / "a.nir", (3,), nir.Affine(weight, bias), out=(4,)), x), wanted)
+    expected = torch.nn.functional.linear(tx, torch.from_numpy(weight), torch.from_numpy(bias))
+    close(ran(chained(tmp_path / "a.nir", (3,), nir.Affine(weight, bias), out=(4,)), x), expected)
     close(
         ran(chained(tmp_path / "b.nir", (3,), nir.Linear(weight), out=(4,)), x),
         torch.nn.functional.linear(tx, torch.from_numpy(weight)),
@@ -121,11 +121,11 @@ def test_affine_and_linear(tmp_path: Path) -> None:
 )
 def test_conv1d(stride: int, padding: Any, dilation: int, groups: int, tmp_path: Path) -> None:
     weight, bias, x = RNG.normal(size=(8, 4 // groups, 3)), RNG.normal(size=8), RNG.normal(size=(5, 4, 11))
-    wanted = torch.nn.functional.conv1d(
+    expected = torch.nn.functional.conv1d(
         torch.from_numpy(x), torch.from_numpy(weight), torch.from_numpy(bias), stride, padding, dilation, groups
     )
     node = nir.Conv1d(11, weight, stride, padding, dilation, groups, bias)
-    close(ran(chained(tmp_path / "a.nir", (4, 11), node, out=tuple(wanted.shape[1:])), x), wanted)
+    close(ran(chained(tmp_path / "a.nir", (4, 11), node, out=tuple(expected.shape[1:])), x), expected)
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,11 @@ def test_conv1d(stride: int, padding: Any, dilation: int, groups: int, tmp_path:
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 1)])
 def test_conv2d(kernel: tuple[int, int], stride: Any, padding: Any, dilation: Any, groups: int, tmp_path: Path) -> None:
     weight, bias, x = RNG.normal(size=(8, 4 // groups, *kernel)), RNG.normal(size=8), RNG.normal(size=(3, 4, 9, 7))
-    wanted = torch.nn.functional.conv2d(
+    expected = torch.nn.functional.conv2d(
         torch.from_numpy(x), torch.from_numpy(weight), torch.from_numpy(bias), stride, padding, dilation, groups
     )
     node = nir.Conv2d((9, 7), weight, stride, padding, dilation, groups, bias)
-    close(ran(chained(tmp_path / "a.nir", (4, 9, 7), node, out=tuple(wanted.shape[1:])), x), wanted)
+    close(ran(chained(tmp_path / "a.nir", (4, 9, 7), node, out=tuple(expected.shape[1:])), x), expected)
 
 
 @pytest.mark.parametrize(
@@ -160,18 +160,18 @@ def test_pools(kernel: Any, stride: Any, padding: Any, tmp_path: Path) -> None:
 def test_flatten(start: int, end: int, tmp_path: Path) -> None:
     x = RNG.normal(size=(3, 2, 4, 5))
     # torch counts the batch as an axis.
-    wanted = torch.flatten(torch.from_numpy(x), start + (start >= 0), end + (end >= 0))
+    expected = torch.flatten(torch.from_numpy(x), start + (start >= 0), end + (end >= 0))
     node = nir.Flatten({"input": sized(2, 4, 5)}, start, end)
-    close(ran(chained(tmp_path / "a.nir", (2, 4, 5), node, out=tuple(wanted.shape[1:])), x), wanted)
+    close(ran(chained(tmp_path / "a.nir", (2, 4, 5), node, out=tuple(expected.shape[1:])), x), expected)
 
 
 def test_scale_and_threshold(tmp_path: Path) -> None:
     factor, level, x = RNG.normal(size=(2, 3)), RNG.normal(size=(2, 3)), RNG.normal(size=(9, 2, 3))
     close(ran(chained(tmp_path / "a.nir", (2, 3), nir.Scale(factor), out=(2, 3)), x), factor * x)
     x[4] = level  # the Heaviside step is 0 at the threshold itself
-    got = ran(chained(tmp_path / "b.nir", (2, 3), nir.Threshold(level), out=(2, 3)), x)
-    assert np.array_equal(got, torch.heaviside(torch.from_numpy(x - level), torch.zeros(1, dtype=torch.float64)))
-    assert not got[4].any()
+    actual = ran(chained(tmp_path / "b.nir", (2, 3), nir.Threshold(level), out=(2, 3)), x)
+    assert np.array_equal(actual, torch.heaviside(torch.from_numpy(x - level), torch.zeros(1, dtype=torch.float64)))
+    assert not actual[4].any()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -182,11 +182,11 @@ def test_scale_and_threshold(tmp_path: Path) -> None:
 def test_delay(steps: list[int], tmp_path: Path) -> None:
     """Each channel waits for itself, and nothing is there before the first input."""
     x = RNG.normal(size=(12, 3))
-    wanted = np.zeros_like(x)
+    expected = np.zeros_like(x)
     for k, count in enumerate(steps):
-        wanted[count:, k] = x[: len(x) - count, k]
+        expected[count:, k] = x[: len(x) - count, k]
     graph = chained(tmp_path / "a.nir", (3,), nir.Delay(np.array(steps) * DT), out=(3,))
-    assert np.array_equal(ran(graph, x), wanted)
+    assert np.array_equal(ran(graph, x), expected)
     # Between an Affine and something else, where the Affine can take it only if all wait alike.
     weight, y = RNG.normal(size=(3, 3)), np.zeros_like(x)
     for k, count in enumerate(steps):
@@ -202,12 +202,12 @@ def test_a_delay_of_an_image_and_batches_apart(tmp_path: Path) -> None:
     steps = RNG.integers(0, 4, size=(2, 2, 3))
     x = RNG.normal(size=(9, 5, 2, 2, 3))
     graph = chained(tmp_path / "a.nir", (2, 2, 3), nir.Delay(steps * DT), out=(2, 2, 3))
-    got = simulate(graph, x).left["out"]
+    outputs = simulate(graph, x).left["out"]
     for place in np.ndindex(2, 2, 3):
         count = int(steps[place])
-        assert not got[(slice(count), slice(None), *place)].any()
+        assert not outputs[(slice(count), slice(None), *place)].any()
         assert np.array_equal(
-            got[(slice(count, None), slice(None), *place)], x[(slice(9 - count), slice(None), *place)]
+            outputs[(slice(count, None), slice(None), *place)], x[(slice(9 - count), slice(None), *place)]
         )
 
 
@@ -221,14 +221,14 @@ def test_a_delay_closes_a_loop_without_any_affine(tmp_path: Path) -> None:
         "out": nir.Output({"output": sized(1)}),
     }
     edges = [("in", "i"), ("i", "s"), ("s", "d"), ("d", "i"), ("i", "out")]
-    graph = written(nodes, edges, tmp_path / "a.nir")
+    graph = discrete_graph(nodes, edges, tmp_path / "a.nir")
     x = RNG.normal(size=(20, 1))
-    wanted: list[float] = []
+    expected: list[float] = []
     for t in range(20):
-        before = wanted[t - 1] if t else 0.0
-        back = 0.5 * wanted[t - 2] if t > 1 else 0.0
-        wanted.append(before + float(x[t, 0]) + back)
-    close(ran(graph, x)[:, 0], np.array(wanted))
+        before = expected[t - 1] if t else 0.0
+        back = 0.5 * expected[t - 2] if t > 1 else 0.0
+        expected.append(before + float(x[t, 0]) + back)
+    close(ran(graph, x)[:, 0], np.array(expected))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -289,18 +289,20 @@ def test_neurons(kind: str, convention: str, shape: tuple[int, ...], tmp_path: P
         values["r"] = values["r"] * 60
     parameters = {("tau_mem" if kind.startswith("Cuba") and k == "tau" else k): v for k, v in values.items()}
     x = rng.normal(0.4, 1.0, size=(80, *shape))
-    got = ran(chained(tmp_path / "a.nir", shape, getattr(nir, kind)(**parameters), out=shape, convention=convention), x)
+    actual = ran(
+        chained(tmp_path / "a.nir", shape, getattr(nir, kind)(**parameters), out=shape, convention=convention), x
+    )
     spikes = 0.0
     for place in np.ndindex(*shape):
         p = {name: float(value[place]) for name, value in values.items()}
-        wanted, membranes = scalar_neuron(kind, p, x[(slice(None), *place)], convention)
+        expected, membranes = scalar_neuron(kind, p, x[(slice(None), *place)], convention)
         if kind.endswith("F"):
             # No membrane comes nearer to its threshold than the sums of two orders can differ.
             assert np.abs(np.array(membranes) - p["v_threshold"]).min() > 1e-9
-            assert got[(slice(None), *place)].tolist() == wanted
-            spikes += sum(wanted)
+            assert actual[(slice(None), *place)].tolist() == expected
+            spikes += sum(expected)
         else:
-            close(got[(slice(None), *place)], np.array(wanted))
+            close(actual[(slice(None), *place)], np.array(expected))
     assert spikes > 20 or not kind.endswith("F")
 
 
@@ -308,9 +310,9 @@ def test_the_exact_convention_is_the_solution_of_the_equation(tmp_path: Path) ->
     """A constant input from t = 0: v(t) = leak + r x + (0 - that) exp(-t / tau), at every step."""
     tau, r, leak = 0.0173, 1.7, -0.4
     node = nir.LI(tau=np.array([tau]), r=np.array([r]), v_leak=np.array([leak]))
-    got = ran(chained(tmp_path / "a.nir", (1,), node, out=(1,), convention="exact"), np.full((50, 1), 0.9))
+    actual = ran(chained(tmp_path / "a.nir", (1,), node, out=(1,), convention="exact"), np.full((50, 1), 0.9))
     t = DT * np.arange(1, 51)
-    close(got[:, 0], (leak + r * 0.9) * (1 - np.exp(-t / tau)))
+    close(actual[:, 0], (leak + r * 0.9) * (1 - np.exp(-t / tau)))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -329,15 +331,15 @@ def test_several_inputs_and_outputs_and_fan_in(tmp_path: Path) -> None:
         "raw": nir.Output({"output": sized(4)}),
     }
     edges = [("x", "fa"), ("y", "fb"), ("fa", "sum"), ("fb", "sum"), ("sum", "whole"), ("fa", "raw")]
-    graph = written(nodes, edges, tmp_path / "a.nir")
+    graph = discrete_graph(nodes, edges, tmp_path / "a.nir")
     x, y = RNG.normal(size=(15, 1, 3)), RNG.normal(size=(15, 1, 2))
-    left = simulate(graph, {"x": x, "y": y}).left
-    drive, v, wanted = x[:, 0] @ a.T + y[:, 0] @ b.T, np.zeros(4), []
+    outputs = simulate(graph, {"x": x, "y": y}).left
+    drive, v, expected = x[:, 0] @ a.T + y[:, 0] @ b.T, np.zeros(4), []
     for row in drive:
         v = 0.9 * v + 0.1 * row
-        wanted.append(v)
-    close(left["whole"][:, 0], np.array(wanted))
-    close(left["raw"][:, 0], x[:, 0] @ a.T)
+        expected.append(v)
+    close(outputs["whole"][:, 0], np.array(expected))
+    close(outputs["raw"][:, 0], x[:, 0] @ a.T)
 
 
 def test_nested_recurrent_graphs_against_torch(tmp_path: Path) -> None:
@@ -376,13 +378,13 @@ def test_nested_recurrent_graphs_against_torch(tmp_path: Path) -> None:
         "out": nir.Output({"output": sized(n)}),
     }
     edges = [("in", "fc"), ("fc", "first"), ("first", "second"), ("second", "out")]
-    graph = written(nodes, edges, tmp_path / "a.nir")
+    graph = discrete_graph(nodes, edges, tmp_path / "a.nir")
     x = RNG.normal(size=(60, 3))
     beta = torch.from_numpy(1 - dt / tau)
     v = [torch.zeros(n, dtype=torch.float64) for _ in range(2)]
     s = [torch.zeros(n, dtype=torch.float64) for _ in range(2)]
     weights = [(torch.from_numpy(w_in), torch.from_numpy(rec[0])), (torch.from_numpy(w_out), torch.from_numpy(rec[1]))]
-    wanted = []
+    expected = []
     for row in torch.from_numpy(x):
         inputs = row
         for k, (forward, back) in enumerate(weights):
@@ -390,10 +392,10 @@ def test_nested_recurrent_graphs_against_torch(tmp_path: Path) -> None:
             s[k] = (v[k] > 1).double()
             v[k] = v[k] * (1 - s[k])
             inputs = s[k]
-        wanted.append(inputs.numpy())
-    got = ran(graph, x)
-    assert got.sum() > 10
-    assert np.array_equal(got, np.array(wanted))
+        expected.append(inputs.numpy())
+    actual = ran(graph, x)
+    assert actual.sum() > 10
+    assert np.array_equal(actual, np.array(expected))
 
 
 def test_a_spiking_convolutional_network_against_torch(tmp_path: Path) -> None:
@@ -432,14 +434,14 @@ def test_a_spiking_convolutional_network_against_torch(tmp_path: Path) -> None:
         v[k] = v[k] * (1 - fired)
         return fired
 
-    wanted = []
+    expected = []
     for row in t["x"]:
         s = spike(0, F.conv2d(row[None], t["w1"], t["b1"], padding=1))
         s = spike(1, F.conv2d(F.avg_pool2d(s, 2) * 4, t["w2"], t["b2"], padding=1))
-        wanted.append(spike(2, F.linear(s.flatten(1), t["w3"], t["b3"]))[0].numpy())
-    got = ran(graph, x)
-    assert got.sum() > 10
-    assert np.array_equal(got, np.array(wanted))
+        expected.append(spike(2, F.linear(s.flatten(1), t["w3"], t["b3"]))[0].numpy())
+    actual = ran(graph, x)
+    assert actual.sum() > 10
+    assert np.array_equal(actual, np.array(expected))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -462,6 +464,6 @@ def test_what_the_table_says_compiles_does() -> None:
             continue
         program = nervecord.compile(graph, "lava")
         x = (np.random.default_rng(0).random((30, 1, graph.nodes["input"].size)) < 0.4).astype(float)
-        wanted = nervecord.simulate(program, x).left["output"]
+        expected = nervecord.simulate(program, x).left["output"]
         with nervecord.stream(program) as session:
-            assert np.array_equal(np.asarray(session.run(x)["output"]).reshape(wanted.shape), wanted), name
+            assert np.array_equal(np.asarray(session.run(x)["output"]).reshape(expected.shape), expected), name

@@ -415,7 +415,7 @@ def test_mutated_manifests(target: Any, tmp_path) -> None:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     sound = json.loads(members["manifest.json"])
-    read = 0
+    count = 0
     for seed in range(1000):
         rng = random.Random(seed)
         manifest = copy.deepcopy(sound)
@@ -436,8 +436,8 @@ def test_mutated_manifests(target: Any, tmp_path) -> None:
         else:
             assert verify(program.subject) == [], f"seed {seed}"
             plan_or_refusal(program)
-            read += 1
-    assert 0 < read < 500
+            count += 1
+    assert 0 < count < 500
 
 
 def plan_or_refusal(program: Program) -> None:

@@ -41,13 +41,13 @@ def test_the_recurrent_graph_compiles_where_its_loop_pays_for_its_connection() -
     assert isinstance(graph, Graph)
     x = (np.random.default_rng(0).random((256, 12)) < 0.1).astype(np.float64)
     program = nervecord.compile(graph, "lava", inputs="spikes", calibration=x)
-    wanted = nervecord.simulate(program, x[:, None]).left["output"][:, 0]
+    expected = nervecord.simulate(program, x[:, None]).left["output"][:, 0]
     with nervecord.stream(program) as session:
-        got = np.asarray(session.run(x)["output"]).reshape(wanted.shape)
-    assert np.array_equal(got, wanted)
+        actual = np.asarray(session.run(x)["output"]).reshape(expected.shape)
+    assert np.array_equal(actual, expected)
     floats = simulate(graph, x[:, None]).left["output"][:, 0]
     latency = program.report["lowering"]["latency"]
-    apart = int(np.count_nonzero(got[latency:] != floats[:-latency]))
+    apart = int(np.count_nonzero(actual[latency:] != floats[:-latency]))
     assert apart == program.report["lowering"]["spikes_different"]
     assert floats.sum() > 100
     # Its largest weights are several thresholds, so that 8 bits leave 18 units for one: said, and felt.

@@ -61,7 +61,7 @@ def random_layer(rng: np.random.Generator, *, readout: bool) -> Graph:
     )
 
 
-def held(graph: Graph, steps: int) -> tuple[UnitRange, Machine]:
+def proof_and_machine(graph: Graph, steps: int) -> tuple[UnitRange, Machine]:
     network_plan = plan(graph, Schedule(steps, "reset"))
     (proved,) = prove(network_plan)
     return proved, Machine(network_plan, 16)
@@ -72,7 +72,7 @@ def held(graph: Graph, steps: int) -> tuple[UnitRange, Machine]:
 def test_nothing_ever_leaves_its_proved_range(seed: int, readout: bool, steps: int) -> None:
     rng = np.random.default_rng(seed)
     graph = random_layer(rng, readout=readout)
-    proved, machine = held(graph, steps)
+    proved, machine = proof_and_machine(graph, steps)
     if overflows([proved], LAVA):
         return  # refused or saturating; any bound before overflow is then of no meaning after it
     source, neurons = graph.nodes["in"], graph.nodes["neurons"]
@@ -90,8 +90,8 @@ def test_nothing_ever_leaves_its_proved_range(seed: int, readout: bool, steps: i
         current = machine.state["neurons"]["u"] if neurons.synapse is not None else values["fc"] << 6
         assert np.abs(current).max() <= proved.current
         bias = neurons.membrane.bias.astype(np.int64) << neurons.membrane.bias_exp
-        kept = 4096 - neurons.membrane.decay
-        v = np.sign(before) * ((np.abs(before) * kept) >> 12) + current + bias
+        factor = 4096 - neurons.membrane.decay
+        v = np.sign(before) * ((np.abs(before) * factor) >> 12) + current + bias
         assert proved.membrane[0] <= v.min()
         assert v.max() <= proved.membrane[1]
 
@@ -99,9 +99,9 @@ def test_nothing_ever_leaves_its_proved_range(seed: int, readout: bool, steps: i
 @pytest.mark.parametrize("seed", range(40))
 def test_ranges_hold_in_graphs_of_any_shape(seed: int) -> None:
     case = draw(seed)
-    found = expected(case)
-    assert found is not None
-    outputs, membranes = found
+    reference = expected(case)
+    assert reference is not None
+    outputs, membranes = reference
     for proved in prove(case.plan):
         total = sum(outputs[name] for name in proved.connections)
         assert np.abs(total).max() <= proved.accumulator
@@ -138,8 +138,8 @@ def layer(weight: int, *, limit: int = 100, exponent: int = 0, decay: int = 4095
 )
 def test_what_does_not_fit_is_found_by_name(graph: Graph, steps: int, code: str, severity: str) -> None:
     schedule = Schedule(steps, "reset") if steps else Schedule()
-    found = {finding.code: finding.severity for finding in overflows(prove(plan(graph, schedule)), LAVA)}
-    assert found[code] == severity
+    severities = {finding.code: finding.severity for finding in overflows(prove(plan(graph, schedule)), LAVA)}
+    assert severities[code] == severity
 
 
 def test_products_beyond_their_width_are_found() -> None:
@@ -156,8 +156,8 @@ def test_a_current_of_half_its_range_is_refused_as_its_negative_wraps() -> None:
     graph = random_layer(np.random.default_rng(0), readout=False)
     (proved,) = prove(plan(graph, Schedule(4, "reset")))
     for current, codes in ((half - 1, set()), (half, {"current-overflow"})):
-        found = overflows([dataclasses.replace(proved, current=current, accumulator=1, product=1)], LAVA)
-        assert {finding.code for finding in found if finding.severity == "error"} == codes
+        findings = overflows([dataclasses.replace(proved, current=current, accumulator=1, product=1)], LAVA)
+        assert {finding.code for finding in findings if finding.severity == "error"} == codes
 
 
 def test_carried_state_converges_to_its_fixed_point() -> None:
@@ -189,12 +189,12 @@ def test_what_enters_stays_within_the_range_that_proofs_take(op: Op) -> None:
     assert low.shape == high.shape == (op.size,)
     rng = np.random.default_rng(0)
     x = rng.integers(0, 2, size=(200, 3)) if op.spikes else rng.choice([-1e6, -3.0, 0.0, 2.5, 1e6], size=(200, 3))
-    sent = HostStep(op).train(op.state(200), x, 5) if isinstance(op, PopulationEncode) else op.step(op.state(200), x)
-    sent = sent.astype(np.int64).reshape(-1, op.size)
-    assert (sent >= low).all()
-    assert (sent <= high).all()
-    assert (sent == low).any()
-    assert (sent == high).any()
+    values = HostStep(op).train(op.state(200), x, 5) if isinstance(op, PopulationEncode) else op.step(op.state(200), x)
+    values = values.astype(np.int64).reshape(-1, op.size)
+    assert (values >= low).all()
+    assert (values <= high).all()
+    assert (values == low).any()
+    assert (values == high).any()
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_what_sends_no_integers_has_no_range_that_could_be_proved(op: Op) -> Non
 def exact(dense: Dense, arithmetic: Arithmetic, limit: int) -> int:
     """Largest sum that enters, in integers of Python: every input at the limit of its sign."""
     each = arithmetic.accumulate == "shift-each" and dense.weight_exp < 0
-    found = 0
+    largest = 0
     for row in dense.weight.tolist():
         for sign in (-1, 1):
             products = [abs(w) * limit * sign for w in row]
@@ -224,8 +224,8 @@ def exact(dense: Dense, arithmetic: Arithmetic, limit: int) -> int:
             else:
                 total = sum(products)
                 total = total << dense.weight_exp if dense.weight_exp > 0 else total >> -dense.weight_exp
-            found = max(found, abs(total))
-    return found
+            largest = max(largest, abs(total))
+    return largest
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -308,8 +308,8 @@ def test_state_stays_within_its_proved_range_whatever_the_widths(seed: int) -> N
     )
     for schedule in (Schedule(), Schedule(4, "reset")):
         (proved,) = prove(plan(graph, schedule))
-        found = overflows([proved], arithmetic)
-        if any(f.code == "accumulator-overflow" for f in found):
+        findings = overflows([proved], arithmetic)
+        if any(f.code == "accumulator-overflow" for f in findings):
             continue
         machine = Machine(plan(graph, schedule))
         for _ in range(40):

@@ -72,20 +72,20 @@ def test_snntorch_spike_for_spike(mechanism: str, delay: bool, beta: float, tmp_
     x = np.random.default_rng(1).normal(1.5 / 8, 1.5, size=(600, 4))
     graph = nervecord.read(path, dt=DT, reset=RULES[mechanism, delay])
     assert isinstance(graph, Graph)
-    got = simulate(graph, x).left["output"][:, 0]
-    wanted, membranes = forward(net, x)
+    actual = simulate(graph, x).left["output"][:, 0]
+    expected, membranes = forward(net, x)
     if (mechanism, delay) == ("subtract", False):
         # Some stay above their threshold, where the rule is another one than "subtract".
         assert (membranes > 0.7).sum() > 20
         other = nervecord.read(path, dt=DT, reset="subtract")
-        assert (simulate(other, x).left["output"][:, 0] != wanted).any()
-    assert 20 < wanted.sum() < 2900
-    assert np.array_equal(got, wanted)
+        assert (simulate(other, x).left["output"][:, 0] != expected).any()
+    assert 20 < expected.sum() < 2900
+    assert np.array_equal(actual, expected)
     # Without the rule some spikes differ where the reset is not to zero, and the file is one that is warned of.
     plain = nervecord.read(path, dt=DT)
     assert [note.code for note in plain.notes] == [UNSAID]
     if mechanism == "subtract" and beta:
-        assert not np.array_equal(simulate(plain, x).left["output"][:, 0], wanted)
+        assert not np.array_equal(simulate(plain, x).left["output"][:, 0], expected)
 
 
 def test_the_late_rule_is_the_published_equation() -> None:
@@ -109,8 +109,8 @@ def test_what_is_subtracted_late_waits_until_a_neuron_rests_no_more() -> None:
     membrane = n.Membrane(np.array([0.5]), np.ones(1), np.zeros(1))
     op = n.Neuron(membrane, None, n.Spike(np.ones(1), np.zeros(1), "subtract-late", 2))
     state = op.state(1)
-    seen = [(float(op.step(state, np.ones((1, 1)))[0, 0]), float(state["v"][0, 0])) for _ in range(6)]
-    assert seen == [(0, 1), (1, 1.5), (0, 1.5), (0, 1.5), (0, 0.75), (1, 1.375)]
+    trace = [(float(op.step(state, np.ones((1, 1)))[0, 0]), float(state["v"][0, 0])) for _ in range(6)]
+    assert trace == [(0, 1), (1, 1.5), (0, 1.5), (0, 1.5), (0, 0.75), (1, 1.375)]
 
 
 @pytest.mark.parametrize("rule", sorted(set(RULES.values()) - {"zero"}))

@@ -32,19 +32,19 @@ def test_a_folder_goes_with_its_block(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_goes_with_the_next_and_nothing_else(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60, check=False)
-    assert done.returncode == -signal.SIGKILL
-    (left,) = os.listdir(tmp_path)
-    kept = ["nvc-x", "nvc-0123456", "nvc-01234567.bak", "mine"]
-    for name in kept:
+    process = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60, check=False)
+    assert process.returncode == -signal.SIGKILL
+    (orphan,) = os.listdir(tmp_path)
+    names = ["nvc-x", "nvc-0123456", "nvc-01234567.bak", "mine"]
+    for name in names:
         (tmp_path / name).mkdir()
     # A name that somebody else may have: a date.
     (tmp_path / "nvc-20250131").mkdir()
     (tmp_path / "nvc-20250131" / "thesis.txt").touch()
-    kept.append("nvc-20250131")
+    names.append("nvc-20250131")
     (tmp_path / "nvc-01234567").symlink_to("mine")
     with scratch_folder(tmp_path) as folder, scratch_folder(tmp_path) as other:
         assert folder.exists()
-        assert left not in os.listdir(tmp_path)
+        assert orphan not in os.listdir(tmp_path)
         assert (tmp_path / "nvc-20250131" / "thesis.txt").exists()
-        assert sorted(os.listdir(tmp_path)) == sorted([*kept, "nvc-01234567", folder.name, other.name])
+        assert sorted(os.listdir(tmp_path)) == sorted([*names, "nvc-01234567", folder.name, other.name])

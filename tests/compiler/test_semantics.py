@@ -104,11 +104,11 @@ def test_integer_neurons_equal_lavas_scalar_code(du, dv, bias, bias_exp, thresho
         us.append(state["u"][0].tolist() if "u" in state else None)
         vs.append(state["v"][0].tolist())
     for k in range(3):
-        wanted = scalar_lif(du, dv, bias[k], bias_exp, threshold, [a[k] for a in activations], window)
-        assert [s[k] for s in spikes] == wanted[0]
-        assert [v[k] for v in vs] == wanted[2]
+        expected = scalar_lif(du, dv, bias[k], bias_exp, threshold, [a[k] for a in activations], window)
+        assert [s[k] for s in spikes] == expected[0]
+        assert [v[k] for v in vs] == expected[2]
         # Without a synapse the current is what enters, and is kept nowhere.
-        assert du == 4095 or [u[k] for u in us if u is not None] == wanted[1]
+        assert du == 4095 or [u[k] for u in us if u is not None] == expected[1]
 
 
 @settings(max_examples=examples(60), deadline=None)
@@ -132,15 +132,15 @@ def test_a_planned_layer_equals_lavas_scalar_code(
     assert network_plan.window == steps + (delay if resets else 0)
     machine = Machine(network_plan)
     x = rng.integers(0, 2, size=(4 * network_plan.window, 1, 2))
-    taken = [machine.step({"in": row}) for row in x]
+    step_values = [machine.step({"in": row}) for row in x]
     exponent = graph.nodes["fc"].weight_exp  # type: ignore[attr-defined]
     for k in range(3):
         sums = [int(row[0] @ weight[k]) for row in x]
         sums = [s << exponent if exponent > 0 else s >> -exponent for s in sums]
         arriving = [0] * delay + sums[: len(sums) - delay]
         spikes, _, _ = scalar_lif(du, dv, bias[k], bias_exp, threshold, arriving, window)
-        assert [int(values["fc"][0, k]) for values in taken] == arriving
-        assert [int(values["lif"][0, k]) for values in taken] == spikes
+        assert [int(values["fc"][0, k]) for values in step_values] == arriving
+        assert [int(values["lif"][0, k]) for values in step_values] == spikes
 
 
 @pytest.mark.parametrize(("exponent", "expected"), [(0, -5), (2, -20), (-1, -3), (-8, -1)])
@@ -159,10 +159,10 @@ def test_dense_delivers_one_step_later_and_keeps_its_buffer_through_a_reset_wind
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
     machine = Machine(plan(graph, Schedule(1, "reset")))
     assert machine.plan.window == 2
-    taken = [machine.step({"in": np.array([[x]])}) for x in (1, 0, 1, 0)]
-    assert [values["fc"][0, 0] for values in taken] == [0, 10, 0, 10]
+    step_values = [machine.step({"in": np.array([[x]])}) for x in (1, 0, 1, 0)]
+    assert [values["fc"][0, 0] for values in step_values] == [0, 10, 0, 10]
     # The spike arrives at step 1, in which the window clears: before the update, so it is not lost.
-    assert [values["lif"][0, 0] for values in taken] == [0, 1, 0, 1]
+    assert [values["lif"][0, 0] for values in step_values] == [0, 1, 0, 1]
 
 
 def test_quantise_rounds_half_to_even_and_clips() -> None:
@@ -188,7 +188,7 @@ def changed(**changes: Any) -> Arithmetic:
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "x", "left"),
+    ("changes", "code", "x", "result"),
     [
         ({}, 1, -4095, -4094),  # towards zero
         ({"decay_rounding": "floor"}, 1, -4095, -4095),
@@ -202,8 +202,8 @@ def changed(**changes: Any) -> Arithmetic:
         ({"decay": "shift", "decay_rounding": "at-least-one", "decay_bits": 4}, 4, 0, 0),
     ],
 )
-def test_decays(changes: dict[str, Any], code: int, x: int, left: int) -> None:
-    assert computed(lambda value: changed(**changes).decayed(value, code, "v"), [x]).tolist() == [left]
+def test_decays(changes: dict[str, Any], code: int, x: int, result: int) -> None:
+    assert computed(lambda value: changed(**changes).decayed(value, code, "v"), [x]).tolist() == [result]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_overflows(overflow: Any, values: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "v", "spikes", "left"),
+    ("changes", "v", "spikes", "membranes"),
     [
         ({}, [640, 641], [0, 1], [640, 0]),
         ({"compare": ">="}, [639, 640], [0, 1], [639, 0]),
@@ -230,20 +230,20 @@ def test_overflows(overflow: Any, values: list[int]) -> None:
         ({"reset": "subtract", "spikes_per_step": 31, "compare": ">="}, [640, 1280, 64000], [1, 2, 31], [0, 0, 44160]),
     ],
 )
-def test_spikes_and_resets(changes: dict[str, Any], v: list[int], spikes: list[int], left: list[int]) -> None:
+def test_spikes_and_resets(changes: dict[str, Any], v: list[int], spikes: list[int], membranes: list[int]) -> None:
     fired, after = computed(lambda value: changed(**changes).fire(value, 10), v)
-    assert (fired.tolist(), after.tolist()) == (spikes, left)
+    assert (fired.tolist(), after.tolist()) == (spikes, membranes)
 
 
 def test_order_of_current_and_membrane_and_where_a_bias_enters() -> None:
     op = Neuron(IntegerMembrane(0, np.array([3])), IntegerSynapse(2048), IntegerSpike(131071))
 
     def trace(arithmetic: Arithmetic) -> list[tuple[int, int]]:
-        state, found = op.state(1), []
+        state, states = op.state(1), []
         for x in (4, 0, 0):
             op.step(state, np.array([[x]]), arithmetic)
-            found.append((int(state["u"][0, 0]), int(state["v"][0, 0])))
-        return found
+            states.append((int(state["u"][0, 0]), int(state["v"][0, 0])))
+        return states
 
     assert trace(LAVA) == [(256, 259), (128, 390), (64, 457)]
     assert trace(changed(order="membrane-first")) == [(256, 3), (128, 262), (64, 393)]
@@ -418,8 +418,8 @@ def test_several_edges_into_an_op_add_up() -> None:
     }
     edges = (("a", "fc"), ("b", "fc"), ("fc", "li"), ("a", "li"), ("li", "out"))
     graph = Graph(Level.DISCRETE, nodes, edges, 1e-3)
-    left = simulate(graph, {"a": np.array([[1.0, 2.0]]), "b": np.array([[10.0, 20.0]])}).left["out"]
-    assert left[0, 0].tolist() == [12.0, 24.0]
+    outputs = simulate(graph, {"a": np.array([[1.0, 2.0]]), "b": np.array([[10.0, 20.0]])}).left["out"]
+    assert outputs[0, 0].tolist() == [12.0, 24.0]
 
 
 @pytest.mark.parametrize(

@@ -64,28 +64,28 @@ def test_a_step_is_what_lavas_model_computes(kind: str, threshold: int, spike_ex
     }
     op = ops[kind]
     state, model = op.state(1), LavaModel(op)
-    sent = 0
+    message_count = 0
     for x in rng.integers(-3000, 3000, size=(200, 5)) * (rng.random((200, 1)) < 0.7):
         y = op.step(state, x[None], LAVA)
         assert y.dtype == np.int64
         assert np.array_equal(y[0], model.run_spk(x))
         for name, values in state.items():
             assert np.array_equal(values[0], getattr(model, name))
-        sent += int(np.count_nonzero(y))
-    assert sent
+        message_count += int(np.count_nonzero(y))
+    assert message_count
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_nothing_leaves_its_proved_range(seed: int) -> None:
     case = draw(seed)
-    found = expected(case)
-    assert found is not None
-    outputs, shown = found
+    reference = expected(case)
+    assert reference is not None
+    outputs, membranes = reference
     for proved in prove(case.plan):
         total = sum(outputs[name] for name in proved.connections)
         assert np.abs(total).max() <= proved.accumulator
-        assert proved.membrane[0] <= shown[proved.name].min()
-        assert shown[proved.name].max() <= proved.membrane[1]
+        assert proved.membrane[0] <= membranes[proved.name].min()
+        assert membranes[proved.name].max() <= proved.membrane[1]
         if case.plan.step(proved.name).op.messages:
             assert np.abs(outputs[proved.name]).max() <= proved.message
 
@@ -107,16 +107,16 @@ def test_without_rounding_it_is_the_rectified_network_at_every_step(threshold: i
     biases, exponents = [rng.integers(-90, 90, size=8), rng.integers(-90, 90, size=6)], [0, 1, 0]
     graph = chain_of(weights, exponents, biases, 60, threshold)
     x = np.repeat(walk(rng, 60, 5, 60), 6, axis=0)
-    left = simulate(graph, x).left["output"][:, 0]
-    wanted = rectified(weights, exponents, biases, x)
+    outputs = simulate(graph, x).left["output"][:, 0]
+    reference = rectified(weights, exponents, biases, x)
     # Four connections are four steps; where messages are held back, what is read is as much away as they may be.
-    kept = 0
+    bound = 0
     if threshold:
         for weight, exponent in zip(weights, exponents, strict=True):
-            kept = (np.abs(weight).sum(axis=1).max() * (kept + threshold - 1)) << exponent
-        assert not np.array_equal(left[4:], wanted[:-4])
-    assert np.abs(left[4:] - wanted[:-4]).max() <= kept
-    assert np.abs(wanted).max() > 1000
+            bound = (np.abs(weight).sum(axis=1).max() * (bound + threshold - 1)) << exponent
+        assert not np.array_equal(outputs[4:], reference[:-4])
+    assert np.abs(outputs[4:] - reference[:-4]).max() <= bound
+    assert np.abs(reference).max() > 1000
 
 
 def test_an_exponent_that_rounds_lets_sums_drift_within_what_is_proved() -> None:
@@ -151,8 +151,8 @@ def loop() -> Graph:
 def test_what_nothing_bounds_is_refused_by_name() -> None:
     with pytest.raises(InfeasibleError, match="layer: is part of a loop of messages, or behind one"):
         prove(plan(loop()))
-    found = findings_of(loop(), read_spec(TARGETS / "lava" / "spec.toml"))
-    (error,) = [finding for finding in found if finding.severity == "error"]
+    findings = findings_of(loop(), read_spec(TARGETS / "lava" / "spec.toml"))
+    (error,) = [finding for finding in findings if finding.severity == "error"]
     assert (error.code, error.node) == ("accumulator-overflow", "layer")
     # Values, not changes, into a sum that is never cleared; in windows it has its limit.
     values = chain(

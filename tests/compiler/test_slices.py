@@ -58,10 +58,10 @@ def weights(graph: Graph, name: str) -> np.ndarray:
 def test_both_slices_give_the_weights(bits: int, arithmetic: Arithmetic, current: bool) -> None:
     policy = random_policy(3, sizes=(7, 24, 4), current=current, bias=0.1, recorded=48)
     integers, report = lowered(policy, arithmetic, weight_slices=2, weight_bits=bits)
-    found = links(report)
-    assert set(found) == {"fc1", "fc1.rest", "fc2", "fc2.rest"}
+    entries = links(report)
+    assert set(entries) == {"fc1", "fc1.rest", "fc2", "fc2.rest"}
     for name in ("fc1", "fc2"):
-        first, rest = found[name], found[f"{name}.rest"]
+        first, rest = entries[name], entries[f"{name}.rest"]
         affine = policy.graph.nodes[name]
         assert isinstance(affine, Affine)
         rows, width = affine.weight.shape
@@ -151,13 +151,13 @@ def test_a_row_that_a_connection_leaves_alone_gets_no_bias_back_for_it(
     integers, report = lowered(policy, weight_slices=2)
     assert stored(integers, "fc1")[0, 0] != 0
     assert not stored(integers, "fc1")[1:].any()
-    found = links(report)
-    assert found["fc1"]["weight_exp"] < 0
+    entries = links(report)
+    assert entries["fc1"]["weight_exp"] < 0
     readout = integers.graph.nodes["readout"]
     assert isinstance(readout, Neuron)
     assert isinstance(readout.membrane, IntegerMembrane)
     bias = (readout.membrane.bias.astype(np.int64) << readout.membrane.bias_exp) / (1 << LAVA.input_shift)
-    first, rest = (0.5 * (1 - 2.0 ** found[link]["weight_exp"]) for link in ("fc1", "fc1.rest"))
+    first, rest = (0.5 * (1 - 2.0 ** entries[link]["weight_exp"]) for link in ("fc1", "fc1.rest"))
     assert bias[1:] == pytest.approx(rest, abs=0.02)
     assert bias[0] == pytest.approx(first + rest, abs=0.02)
 
@@ -183,8 +183,8 @@ def test_a_few_large_weights_cost_a_few_synapses(monkeypatch: pytest.MonkeyPatch
 def test_without_recorded_input_slices_are_as_fine_as_they_can_be() -> None:
     policy = random_policy(5, sizes=(27, 64, 8), recorded=128)
     _, report = lower(policy, LAVA, None, weight_slices=2)
-    found = links(report)
-    assert found["fc2.rest"]["weight_exp"] == rest_exponent(LAVA, found["fc2"]["weight_exp"], 2)
+    entries = links(report)
+    assert entries["fc2.rest"]["weight_exp"] == rest_exponent(LAVA, entries["fc2"]["weight_exp"], 2)
 
 
 def test_a_coarse_threshold_names_the_slices() -> None:
@@ -199,9 +199,9 @@ def test_a_coarse_threshold_names_the_slices() -> None:
 
 def test_the_unit_may_be_finer_than_the_first_slice() -> None:
     _, report = lowered(random_policy(5, sizes=(27, 64, 8), recorded=128), weight_slices=2)
-    found = links(report)
-    assert found["fc2"]["weight_exp"] > 0
-    assert found["fc2.rest"]["weight_exp"] < found["fc2"]["weight_exp"]
+    entries = links(report)
+    assert entries["fc2"]["weight_exp"] > 0
+    assert entries["fc2.rest"]["weight_exp"] < entries["fc2"]["weight_exp"]
 
 
 def test_weights_that_are_exact_have_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +256,7 @@ def test_half_a_step_stays_a_mantissa(step: int) -> None:
 def test_a_bias_that_a_connection_carries_has_its_rest_too() -> None:
     policy = random_policy(3, sizes=(7, 24, 4), current=True, bias=0.4, recorded=64)
     integers, report = lowered(policy, weight_slices=2)
-    found, population = links(report), next(p for p in report["populations"] if p["population"] == "lif1")
+    entries, population = links(report), next(p for p in report["populations"] if p["population"] == "lif1")
     affine = policy.graph.nodes["fc1"]
     assert isinstance(affine, Affine)
     (entry,) = report["entries"]
@@ -266,11 +266,11 @@ def test_a_bias_that_a_connection_carries_has_its_rest_too() -> None:
     neuron = policy.graph.nodes["lif1"]
     assert isinstance(neuron, Neuron)
     assert neuron.synapse is not None
-    wanted = neuron.membrane.gain * neuron.synapse.gain * affine.bias
-    finest = 2.0 ** found["fc1.rest"]["weight_exp"] * entry["bias_channel"] * population["unit"]
-    assert np.abs(real - wanted).max() <= 1.01 * finest
+    expected = neuron.membrane.gain * neuron.synapse.gain * affine.bias
+    finest = 2.0 ** entries["fc1.rest"]["weight_exp"] * entry["bias_channel"] * population["unit"]
+    assert np.abs(real - expected).max() <= 1.01 * finest
     coarse = weights(integers.graph, "fc1")[: len(affine.weight), -1] * entry["bias_channel"] * population["unit"]
-    assert np.abs(coarse - wanted).max() > 2 * finest
+    assert np.abs(coarse - expected).max() > 2 * finest
 
 
 def two_readouts(times: float) -> Policy:

@@ -71,15 +71,15 @@ def built(shape: list[int], layers: list[list[Any]]) -> Graph:
 @pytest.mark.long
 @pytest.mark.hypothesis
 def test_verdicts_agree_with_sinabs() -> None:
-    found: Counter[tuple[str, bool]] = Counter()
+    counts: Counter[tuple[str, bool]] = Counter()
     nets = RECORDED["nets"]
     assert len(nets) == 1000
     for shape, layers, why in nets[: examples(1000)]:
         answer = verdict(case_findings(Case.of(built(shape, layers), SPECK)))
-        found[answer, not why] += 1
+        counts[answer, not why] += 1
         assert answer == ("infeasible" if why else "feasible"), (shape, layers, why)
     # Neither answer is the answer to everything.
-    assert min(found.values()) > sum(found.values()) // 5
+    assert min(counts.values()) > sum(counts.values()) // 5
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_memory_is_counted_in_powers_of_two(layers: list[list[Any]], weights: in
 
 
 def codes(*nodes: Op, shape: tuple[int, ...] = (2, 8, 8)) -> list[tuple[str, str]]:
-    named = [("input", Input(shape, "spikes")), *((f"n{k}", op) for k, op in enumerate(nodes))]
-    graph = chain(Level.IMPORTED, [*named, ("output", Output(named[-1][1].out_shape))], dt=1e-3)
+    items = [("input", Input(shape, "spikes")), *((f"n{k}", op) for k, op in enumerate(nodes))]
+    graph = chain(Level.IMPORTED, [*items, ("output", Output(items[-1][1].out_shape))], dt=1e-3)
     return [(f.code, f.severity) for f in case_findings(Case.of(graph, SPECK)) if f.severity != "info"]
 
 
@@ -141,6 +141,6 @@ def test_poolings_in_a_row_count_as_one(kernels: Any, strides: Any, fits: bool) 
     for kernel, stride in zip(kernels, strides, strict=True):
         nodes.append(Pool("sum", kernel, stride, (0, 0), nodes[-1].out_shape))
     last = conv(weight=np.ones((1, 2, 1, 1)), input_size=nodes[-1].out_shape[1:])
-    found = codes(*nodes, last, fire(*last.out_shape))
-    assert (found == []) == fits
-    assert {code for code, _ in found} <= {"convolution"}
+    problems = codes(*nodes, last, fire(*last.out_shape))
+    assert (problems == []) == fits
+    assert {code for code, _ in problems} <= {"convolution"}

@@ -112,8 +112,8 @@ def test_too_many_decays_stay_and_are_named() -> None:
     graph = many()
     assert len(decay_groups(graph.nodes["lif"], ARITHMETIC)) > MOST_GROUPS
     assert split(graph) is graph
-    (found,) = [f for f in findings_of(graph, LAVA) if f.code == "population-parameters"]
-    assert found.fix.endswith("or compile with --allow-clustered-decays")
+    (finding,) = [f for f in findings_of(graph, LAVA) if f.code == "population-parameters"]
+    assert finding.fix.endswith("or compile with --allow-clustered-decays")
     assert verdict(findings_of(layered(0, 2), LAVA)) == "feasible"
 
 
@@ -132,8 +132,8 @@ def test_clustering_gives_as_many_as_can_be_split_by(current: bool) -> None:
     assert change.moved == moved > 0
     assert change.codes == len(decay_groups(before, ARITHMETIC))
     # Nothing but the decays changes.
-    kept = after.replace(membrane=before.membrane, synapse=before.synapse)
-    assert kept == before
+    original = after.replace(membrane=before.membrane, synapse=before.synapse)
+    assert original == before
     spread = float(np.ptp(before.membrane.decay))  # type: ignore[union-attr]
     if not current:
         assert change.moved < spread / MOST_GROUPS
@@ -163,9 +163,9 @@ def test_clustering_is_allowed_and_its_error_reported() -> None:
     clustered = program.report["lowering"]["clustered"]
     result, (what,) = cluster_decays(graph, ARITHMETIC)
     assert program.allowances == (str(what),)
-    wanted, found = (simulate(it, x).left["output"] for it in (graph, result))
-    assert clustered["spikes"] == wanted.sum() > 100
-    assert clustered["spikes_different"] == np.count_nonzero(wanted != found) > 0
+    expected, actual = (simulate(it, x).left["output"] for it in (graph, result))
+    assert clustered["spikes"] == expected.sum() > 100
+    assert clustered["spikes_different"] == np.count_nonzero(expected != actual) > 0
     assert clustered["populations"][0]["moved"] == what.moved
     text = program_text(program, None)
     assert f"{clustered['spikes_different']} spikes differ beside {clustered['spikes']:,}" in text.replace("\n", " ")

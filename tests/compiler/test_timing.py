@@ -57,9 +57,9 @@ def test_what_enters_is_declared_where_it_must_be() -> None:
     # Inspecting leaves it open; compiling must know.
     assert codes(unknown)["undeclared-input"] == "unknown"
     assert verdict(findings_of(unknown, LAVA)) == "unknown"
-    (found,) = errors(unknown, LAVA)
-    assert (found.code, found.severity) == ("undeclared-input", "error")
-    assert "--inputs" in found.fix
+    (finding,) = errors(unknown, LAVA)
+    assert (finding.code, finding.severity) == ("undeclared-input", "error")
+    assert "--inputs" in finding.fix
     # Floats need no limits.
     assert verdict(findings_of(unknown, REFERENCE)) == "feasible"
     spiking = graph.replace(nodes={**graph.nodes, "input": Input((2,), "spikes")})
@@ -72,10 +72,10 @@ def test_a_loop_must_pay_for_all_its_connections() -> None:
     graph = recurrent(**nodes)
     edges = (*graph.edges[:3], ("lif", "there"), ("there", "second"), ("second", "back"), ("back", "lif"))
     long = graph.replace(edges=edges)
-    (found,) = errors(long, LAVA)
-    assert (found.code, found.value, found.limit) == ("loop-delay", 1, 2)
-    assert "back" in found.message
-    assert "there" in found.message
+    (finding,) = errors(long, LAVA)
+    assert (finding.code, finding.value, finding.limit) == ("loop-delay", 1, 2)
+    assert "back" in finding.message
+    assert "there" in finding.message
     for delays in ((1, 1), (2, 0), (0, 2), (5, 5)):
         paid = {**long.nodes, "there": affine(delay=delays[0]), "back": affine(delay=delays[1])}
         assert errors(long.replace(nodes=paid), LAVA) == []
@@ -91,25 +91,25 @@ def test_loops_and_delays_are_refused_where_state_is_cleared() -> None:
 
 
 def test_the_shorter_path_waits_and_says_how_long(make_policy: Callable[..., Policy]) -> None:
-    (found,) = [finding for finding in findings_of(skip(), LAVA) if finding.code == "unbalanced-paths"]
-    assert (found.severity, found.node, found.value) == ("info", "around", 1)
+    (finding,) = [finding for finding in findings_of(skip(), LAVA) if finding.code == "unbalanced-paths"]
+    assert (finding.severity, finding.node, finding.value) == ("info", "around", 1)
     policy = make_policy((3, 4, 5, 2))
     edges = (*policy.graph.edges, ("normalise", "around"), ("around", "readout"))
     branched = policy.replace(
         graph=policy.graph.replace(nodes={**policy.graph.nodes, "around": affine(3, 2)}, edges=edges)
     )
     assert verify(branched) == []
-    found, late = [f for f in findings_of(branched, LAVA) if f.code in ("unbalanced-paths", "latency")]
-    assert (found.node, found.value) == ("around", 2)
+    finding, late = [f for f in findings_of(branched, LAVA) if f.code in ("unbalanced-paths", "latency")]
+    assert (finding.node, finding.value) == ("around", 2)
     assert late.value == 5 + 3
 
 
 def test_spikes_are_relayed_and_values_are_not() -> None:
     relayed = net(affine(), lif(), affine(delay=200), lif())
-    (found,) = [finding for finding in findings_of(relayed, LAVA) if finding.code == "delay-range"]
-    assert (found.severity, found.node, found.value, found.limit) == ("info", "affine2", 199, 63)
+    (finding,) = [finding for finding in findings_of(relayed, LAVA) if finding.code == "delay-range"]
+    assert (finding.severity, finding.node, finding.value, finding.limit) == ("info", "affine2", 199, 63)
     # The first layer is one step late, which this delay takes back; three populations cut the rest into four.
-    assert "3 further populations" in found.message
+    assert "3 further populations" in finding.message
     assert verdict(findings_of(relayed, LAVA)) == "feasible"
     assert codes(net(affine(delay=64), lif()))["delay-range"] == "error"
     assert "delay-range" not in codes(net(affine(delay=63), lif()))
@@ -130,10 +130,12 @@ def test_a_bias_into_a_current_needs_something_that_can_carry_it() -> None:
     deeper = net(affine(), lif(), affine(bias=True), current_lif(), spiking=True)
     assert codes(deeper)["bias-channel"] == "info"
     # A population that is read has no neuron to spare: its spikes are the output.
-    read = deeper.replace(nodes={**deeper.nodes, "output2": Output((2,))}, edges=(*deeper.edges, ("lif1", "output2")))
-    assert codes(read)["bias-channel"] == "error"
+    with_readout = deeper.replace(
+        nodes={**deeper.nodes, "output2": Output((2,))}, edges=(*deeper.edges, ("lif1", "output2"))
+    )
+    assert codes(with_readout)["bias-channel"] == "error"
     with pytest.raises(InfeasibleError, match=r"cubalif3: .*carry"):
-        lower(read, ARITHMETIC, None)
+        lower(with_readout, ARITHMETIC, None)
 
 
 def test_a_decoder_of_membranes_does_not_read_spikes() -> None:
@@ -157,13 +159,13 @@ def test_what_outputs_add_up_may_have_any_scales() -> None:
     lowered, _ = lower(graph, ARITHMETIC, None)
     assert isinstance(lowered, Graph)
     x = rng.uniform(-2, 2, size=(200, 3))
-    floats, found = simulate(graph, x).left, simulate(lowered, x).left
+    floats, integers = simulate(graph, x).left, simulate(lowered, x).left
     for name in ("out1", "out2"):
-        wanted, got = floats[name][:-1], found[name][1:]  # one connection: one step later
+        expected, actual = floats[name][:-1], integers[name][1:]  # one connection: one step later
         # A spike more or less is one; all else is far closer.
-        error = np.abs(got - wanted)
-        assert np.median(error) < 0.02 * np.abs(wanted).max()
-        assert np.mean(error > 0.02 * np.abs(wanted).max()) < 0.05
+        error = np.abs(actual - expected)
+        assert np.median(error) < 0.02 * np.abs(expected).max()
+        assert np.mean(error > 0.02 * np.abs(expected).max()) < 0.05
 
 
 @settings(max_examples=examples(150), deadline=None)
@@ -226,10 +228,10 @@ def test_time_grows_with_the_size_of_a_graph(kind: str) -> None:
     for count in (100, 1000):
         graph = large(kind, count)
         start = time.process_time()
-        found = findings_of(graph, LAVA)
+        findings = findings_of(graph, LAVA)
         seconds[count] = time.process_time() - start
     assert seconds[1000] < 22 * seconds[100]
-    assert "loop-delay" not in {finding.code for finding in found}
+    assert "loop-delay" not in {finding.code for finding in findings}
     assert kind == "random" or Topology.of(graph).depth == (1000 if kind == "chain" else 0)
 
 
@@ -243,8 +245,8 @@ def test_readouts_that_are_added_wait_for_each_other() -> None:
         nodes={**graph.nodes, "around": affine(), "shallow": readout()},
         edges=(*graph.edges, ("input", "around"), ("around", "shallow"), ("shallow", "output")),
     )
-    (found,) = [finding for finding in findings_of(shallow, LAVA) if finding.code == "unbalanced-paths"]
-    assert (found.node, found.value) == ("around", 1)
+    (finding,) = [finding for finding in findings_of(shallow, LAVA) if finding.code == "unbalanced-paths"]
+    assert (finding.node, finding.value) == ("around", 1)
     assert verdict(findings_of(shallow, LAVA)) == "feasible"
     # In a window each is read in its own step.
     assert "unbalanced-paths" not in codes(shallow, schedule=Schedule(4, "reset"))
@@ -262,9 +264,9 @@ def test_readouts_that_are_added_wait_for_each_other() -> None:
 def test_a_layer_without_scales_is_found_by_inspecting() -> None:
     """Weights beside a threshold that is a million times smaller: no unit holds both."""
     far = net(affine(), lif(threshold=np.full(2, 1e-9)))
-    (found,) = [finding for finding in findings_of(far, LAVA) if finding.severity == "error"]
-    assert found.code == "no-scale"
-    assert "no weight exponent" in found.message
+    (finding,) = [finding for finding in findings_of(far, LAVA) if finding.severity == "error"]
+    assert finding.code == "no-scale"
+    assert "no weight exponent" in finding.message
     with pytest.raises(InfeasibleError, match="lif1: ") as caught:
         lower(far, ARITHMETIC, None)
     assert caught.value.codes == ("no-scale",)
@@ -276,8 +278,8 @@ def test_a_layer_without_scales_is_found_by_inspecting() -> None:
 def test_values_that_no_message_carries_are_found_by_inspecting() -> None:
     graph = net(affine(), lif())
     wide = graph.replace(nodes={**graph.nodes, "input": Input((2,), "values", 20_000.0)})
-    (found,) = [finding for finding in findings_of(wide, LAVA) if finding.severity == "error"]
-    assert (found.code, found.value, found.limit) == ("graded-range", 20_000, 16383.5)
+    (finding,) = [finding for finding in findings_of(wide, LAVA) if finding.severity == "error"]
+    assert (finding.code, finding.value, finding.limit) == ("graded-range", 20_000, 16383.5)
     with pytest.raises(InfeasibleError, match="too large"):
         lower(wide, ARITHMETIC, None)
 

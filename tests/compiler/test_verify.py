@@ -77,9 +77,9 @@ def wired(
 ) -> Policy:
     """The policy with more nodes and edges, and without some nodes or an edge."""
     graph = subject.graph
-    kept = {name: op for name, op in graph.nodes.items() if name not in without}
-    left = tuple(edge for edge in graph.edges if not {*edge} & {*without} and edge != cut)
-    return subject.replace(graph=graph.replace(nodes={**kept, **nodes}, edges=left + edges))
+    old_nodes = {name: op for name, op in graph.nodes.items() if name not in without}
+    old_edges = tuple(edge for edge in graph.edges if not {*edge} & {*without} and edge != cut)
+    return subject.replace(graph=graph.replace(nodes={**old_nodes, **nodes}, edges=old_edges + edges))
 
 
 def on_graph(subject: Policy, **changes: Any) -> Policy:
@@ -87,9 +87,9 @@ def on_graph(subject: Policy, **changes: Any) -> Policy:
 
 
 def poisoned(values: Any, value: float) -> np.ndarray:
-    found = np.array(values)
-    found.flat[0] = value
-    return found
+    array = np.array(values)
+    array.flat[0] = value
+    return array
 
 
 NODES, EDGES = POLICY.graph.nodes, POLICY.graph.edges
@@ -140,8 +140,8 @@ def test_each_violation_is_found_where_it_is(code: str) -> None:
 
 def test_a_bias_channels_value_is_one_that_the_arithmetic_takes() -> None:
     beyond = graphs.LAVA.graded_limit + 1
-    found = verify(put(INTEGER, "quantise", constant=beyond))
-    assert [(f.value, f.limit) for f in found if f.code == "limit"] == [(beyond, beyond - 1)]
+    findings = verify(put(INTEGER, "quantise", constant=beyond))
+    assert [(f.value, f.limit) for f in findings if f.code == "limit"] == [(beyond, beyond - 1)]
 
 
 @pytest.mark.parametrize("carries", ["values", "unknown"])
@@ -384,16 +384,16 @@ def outcome(subject: Graph | Policy, rng: np.random.Generator) -> set[str]:
             continue
         x = {name: rng.integers(0, 2, size=(steps, 2, *graph.nodes[name].in_shape)) for name in graph.inputs}
         inputs = x if not machine.plan.schedule.held else {name: rows[0] for name, rows in x.items()}
-        for name, left in machine.block(inputs)[0].items():
-            assert left.shape[-len(graph.nodes[name].in_shape) :] == graph.nodes[name].in_shape
+        for name, output in machine.block(inputs)[0].items():
+            assert output.shape[-len(graph.nodes[name].in_shape) :] == graph.nodes[name].in_shape
     return set()
 
 
 @pytest.mark.parametrize("what", ILL_FORMED)
 def test_what_is_ill_formed_is_refused_by_name_or_runs(what: str) -> None:
     subject, code = ILL_FORMED[what]
-    found = outcome(subject, np.random.default_rng(0))
-    assert (code in found) if code else (found == set())
+    codes = outcome(subject, np.random.default_rng(0))
+    assert (code in codes) if code else (codes == set())
 
 
 Maker = Callable[[np.random.Generator], Op]

@@ -26,21 +26,21 @@ atomic.write_atomically("file", b"new")
 
 def test_a_writer_that_is_killed_leaves_the_old_file_and_its_draft_goes_at_the_next_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")
-    done = subprocess.run([sys.executable, "-c", KILLED_BETWEEN_WRITE_AND_RENAME], cwd=tmp_path, timeout=60)
-    assert done.returncode == -signal.SIGKILL
-    left = sorted(os.listdir(tmp_path))
-    assert len(left) == 2, left
+    process = subprocess.run([sys.executable, "-c", KILLED_BETWEEN_WRITE_AND_RENAME], cwd=tmp_path, timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    names = sorted(os.listdir(tmp_path))
+    assert len(names) == 2, names
     assert (tmp_path / "file").read_bytes() == b"old"
     write_atomically(tmp_path / "another", b"x")
     assert sorted(os.listdir(tmp_path)) == ["another", "file"]
 
 
 def test_what_others_write_or_have_named_stays(tmp_path: Path) -> None:
-    kept = [".x.0123456789abcdef.tmp", "x.0123456789abcdef.nervecord-tmp", ".x.0123.nervecord-tmp", ".x.nervecord-tmp"]
-    for name in kept:
+    names = [".x.0123456789abcdef.tmp", "x.0123456789abcdef.nervecord-tmp", ".x.0123.nervecord-tmp", ".x.nervecord-tmp"]
+    for name in names:
         (tmp_path / name).touch()
     (tmp_path / ".folder.0123456789abcdef.nervecord-tmp").mkdir()
-    (tmp_path / ".link.0123456789abcdef.nervecord-tmp").symlink_to(tmp_path / kept[0])
+    (tmp_path / ".link.0123456789abcdef.nervecord-tmp").symlink_to(tmp_path / names[0])
     (tmp_path / ".dead.0123456789abcdef.nervecord-tmp").touch()
     code = "import sys, time\nfrom nervecord.compiler.files.atomic import _opened\nfrom pathlib import Path\n"
     code += "print(_opened(Path('held'))[0].name, flush=True)\ntime.sleep(60)"
@@ -49,7 +49,7 @@ def test_what_others_write_or_have_named_stays(tmp_path: Path) -> None:
         line = writer.stdout.readline().strip()
         remove_leftovers(tmp_path)
         assert line in os.listdir(tmp_path)
-        assert set(kept) < set(os.listdir(tmp_path))
+        assert set(names) < set(os.listdir(tmp_path))
         assert ".dead.0123456789abcdef.nervecord-tmp" not in os.listdir(tmp_path)
         assert ".folder.0123456789abcdef.nervecord-tmp" in os.listdir(tmp_path)
         assert ".link.0123456789abcdef.nervecord-tmp" in os.listdir(tmp_path)
@@ -98,8 +98,10 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
         "from nervecord.compiler.files.atomic import write_atomically\n"
         "write_atomically('file', b'new' * 1000)\n"
     )
-    done = subprocess.run([sys.executable, "-B", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert re.search("NervecordError: file: .*File too large", done.stderr)
+    process = subprocess.run(
+        [sys.executable, "-B", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert re.search("NervecordError: file: .*File too large", process.stderr)
     assert (tmp_path / "file").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 

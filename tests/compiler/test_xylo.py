@@ -45,15 +45,15 @@ def built(net: list[list[Any]]) -> Graph:
 
 def test_verdicts_agree_with_rockpools_mapper() -> None:
     """Infeasible is what its mapper refuses; a fan-out above 64, which it does not look at, is unknown here."""
-    found: Counter[tuple[str, bool]] = Counter()
+    counts: Counter[tuple[str, bool]] = Counter()
     for net, why in RECORDED["nets"]:
         findings = case_findings(Case.of(built(net), XYLO))
         answer = verdict(findings)
-        found[answer, not why] += 1
+        counts[answer, not why] += 1
         assert (answer == "infeasible") == bool(why), (net, why, [f.code for f in findings if f.severity == "error"])
         if answer == "unknown":
             assert {f.code for f in findings if f.severity == "unknown"} == {"fan-out"}
-    assert sum(found.values()) == 300
-    assert found["infeasible", False] > 100
-    assert found["feasible", True] > 5
-    assert found["unknown", True] > 20
+    assert sum(counts.values()) == 300
+    assert counts["infeasible", False] > 100
+    assert counts["feasible", True] > 5
+    assert counts["unknown", True] > 20

@@ -80,8 +80,8 @@ def part(which: str, **changes: Any) -> Policy:
 
 def wired(policy: Policy, cut: tuple[str, str], *edges: Edge, **nodes: Op) -> Policy:
     graph = policy.graph
-    kept = tuple(edge for edge in graph.edges if edge != cut)
-    return policy.replace(graph=graph.replace(nodes={**graph.nodes, **nodes}, edges=(*kept, *edges)))
+    old_edges = tuple(edge for edge in graph.edges if edge != cut)
+    return policy.replace(graph=graph.replace(nodes={**graph.nodes, **nodes}, edges=(*old_edges, *edges)))
 
 
 def full(value: float) -> Any:
@@ -116,19 +116,19 @@ def stream(
     shape: tuple[int, ...] = (5,),
     carries: str = "spikes",
     delay: int = 0,
-    read: bool = False,
+    readout: bool = False,
     limit: float = 4.0,
 ) -> Graph:
     """An Input, these nodes, one more layer of neurons, which spikes or is read, an Output."""
     values: Any = carries
-    named: list[tuple[str, Op]] = [("in", Input(shape, values, limit if carries == "values" else None)), *nodes]
-    last = named[-1][1]
-    named += [
+    items: list[tuple[str, Op]] = [("in", Input(shape, values, limit if carries == "values" else None)), *nodes]
+    last = items[-1][1]
+    items += [
         ("fc_last", Affine(weights(3, last.size), None, delay)),
-        ("last", li(3, 0.7) if read else lif(3, 0.7)),
+        ("last", li(3, 0.7) if readout else lif(3, 0.7)),
         ("out", Output((3,))),
     ]
-    return chain(Level.DISCRETE, named, dt=1e-3)
+    return chain(Level.DISCRETE, items, dt=1e-3)
 
 
 def pictures(op: Op) -> Graph:
@@ -245,7 +245,7 @@ MAKERS: dict[tuple[str, str], Callable[[str], Policy | Graph]] = {
 """Op or part, and its choice -> a case of a value of that."""
 
 
-def chosen() -> dict[str, Case]:
+def choice_cases() -> dict[str, Case]:
     """A case of each value that is not the default, of each choice that `MAKERS` can make; others are below."""
     abouts = {
         (kind.__name__, name): declared.about
@@ -343,7 +343,7 @@ CASES: dict[str, Case] = {
         values="values",
     ),
     "stream of membranes": Case(
-        lambda: stream(("fc", Affine(weights(7, 5), None, 1)), ("lif", lif(7)), delay=1, read=True),
+        lambda: stream(("fc", Affine(weights(7, 5), None, 1)), ("lif", lif(7)), delay=1, readout=True),
         "no policy: membranes leave step by step",
     ),
     "stream in blocks": Case(
@@ -379,6 +379,6 @@ CASES: dict[str, Case] = {
         values="values",
     ),
     # Each value of each choice that the ops declare
-    **chosen(),
+    **choice_cases(),
 }
 """Name -> case; the document has this order."""

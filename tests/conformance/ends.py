@@ -85,8 +85,8 @@ def ends_of(kind: type, declared: fields.Declared) -> tuple[float, float]:
     if declared.kind in ("integer", "shape"):
         return int(declared.low), int(declared.high)
     if declared.kind == "array" and np.issubdtype(declared.dtype, np.integer):
-        held = np.iinfo(declared.dtype)
-        return max(int(held.min), declared.low), min(int(held.max), declared.high)
+        info = np.iinfo(declared.dtype)
+        return max(int(info.min), declared.low), min(int(info.max), declared.high)
     low = math.nextafter(declared.above, math.inf) if math.isfinite(declared.above) else max(declared.low, -most)
     return low, min(declared.high, most)
 
@@ -174,7 +174,7 @@ def alone(op: Op, level: Level = Level.DISCRETE) -> Graph:
 
 def float_ends() -> dict[Place, Graph | set[str]]:
     """Of each field of the core's ops the first network that is legal, or what speaks against each."""
-    found: dict[Place, Graph | set[str]] = {}
+    by_place: dict[Place, Graph | set[str]] = {}
     for place in places():
         against: set[str] = set()
         for name, row in ended(CORE, place):
@@ -186,12 +186,12 @@ def float_ends() -> dict[Place, Graph | set[str]]:
             wrong = problems(graph)
             against |= wrong
             if not wrong:
-                found[place] = graph
+                by_place[place] = graph
                 break
         else:
             if against:
-                found[place] = against
-    return found
+                by_place[place] = against
+    return by_place
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ OTHER = {"low": "high", "high": "low"}
 def host_ends() -> dict[Place, Policy | set[str]]:
     """The same of the host's ops, in the policies of the templates."""
     hosts = {name: op for name, op in HOST_NODES.items() if type(op).ROLE in ("input", "before", "after", "output")}
-    found: dict[Place, Policy | set[str]] = {}
+    by_place: dict[Place, Policy | set[str]] = {}
     for place in places():
         against: set[str] = set()
         for name, row in ended(hosts, place):
@@ -228,14 +228,14 @@ def host_ends() -> dict[Place, Policy | set[str]]:
                 wrong = problems(policy)
                 against |= wrong
                 if not wrong:
-                    found[place] = policy
+                    by_place[place] = policy
                     break
-            if place in found:
+            if place in by_place:
                 break
         else:
             if against:
-                found[place] = against
-    return found
+                by_place[place] = against
+    return by_place
 
 
 def smallest_policy() -> Policy:
@@ -270,7 +270,7 @@ SUBTRACTS: Row = {"arithmetic.reset": "subtract"}
 def integer_ends() -> dict[Place, tuple[Row, Arithmetic] | set[str]]:
     """The same of the ops of integers, in the network of the templates and the first arithmetic that takes it; sizes
     apart."""
-    found: dict[Place, tuple[Row, Arithmetic] | set[str]] = {}
+    by_place: dict[Place, tuple[Row, Arithmetic] | set[str]] = {}
     for place in places():
         against: set[str] = set()
         for base, more in itertools.product((BASE, WIDEST), ({}, SUBTRACTS)):
@@ -279,10 +279,10 @@ def integer_ends() -> dict[Place, tuple[Row, Arithmetic] | set[str]]:
                 wrong = integer_problems(row, base)
                 against |= wrong
                 if not wrong:
-                    found.setdefault(place, (row, base))
+                    by_place.setdefault(place, (row, base))
         if against:
-            found.setdefault(place, against)
-    return found
+            by_place.setdefault(place, against)
+    return by_place
 
 
 def smallest_integers() -> list[Graph]:

@@ -64,11 +64,11 @@ def own_chip() -> AnyTarget:
         "readout": "membrane",
     }
     free = {"value": "unlimited", "source": "made up", "confidence": "exact"}
-    kept = {name: lava[name] for name in ("title", "summary", "nodes")}
+    header = {name: lava[name] for name in ("title", "summary", "nodes")}
     limits = dict.fromkeys(("cores", "neurons"), free)
     return IntegerTarget(
         spec_from_dict(
-            {**kept, "name": "own-chip", "engines": [], "arithmetic": arithmetic, "behaviour": {}, "limits": limits}
+            {**header, "name": "own-chip", "engines": [], "arithmetic": arithmetic, "behaviour": {}, "limits": limits}
         )
     )
 
@@ -89,8 +89,8 @@ def targets() -> tuple[str, ...]:
 
 def engines(name: str) -> tuple[str, ...]:
     """Of a target that compiles to floats, those that run floats."""
-    found = target(name).spec.engines
-    return found if target(name).spec.integers is not None else tuple(e for e in found if e != "emulator")
+    names = target(name).spec.engines
+    return names if target(name).spec.integers is not None else tuple(e for e in names if e != "emulator")
 
 
 @functools.cache
@@ -143,9 +143,9 @@ def require_engine(name: str, engine: str) -> None:
     """Skip an engine whose own interpreter is not installed."""
     chip: Any = target(name)
     if isinstance(chip, Installable):
-        found = chip.installation()
-        if found.engine == engine and not found.installed:
-            pytest.skip(found.about)
+        installation = chip.installation()
+        if installation.engine == engine and not installation.installed:
+            pytest.skip(installation.about)
 
 
 def opened(name: str, engine: str, program: Program) -> Any:
@@ -167,9 +167,9 @@ def opened(name: str, engine: str, program: Program) -> Any:
 # Equality
 
 
-def same(found: Array, wanted: Array) -> bool:
+def same(actual: Array, expected: Array) -> bool:
     """Bit-exact; or the definition's values rounded to float32, for an engine whose interface is that."""
-    return np.array_equal(found, wanted) or np.array_equal(found, wanted.astype(np.float32))
+    return np.array_equal(actual, expected) or np.array_equal(actual, expected.astype(np.float32))
 
 
 def assert_same_integers(session: Session, program: Program, rng: np.random.Generator, batch: int) -> None:
@@ -182,27 +182,27 @@ def assert_same_integers(session: Session, program: Program, rng: np.random.Gene
         rows = (rng.normal(size=(batch, contract.observation.size)) * 2).astype(np.float32).astype(np.float64)
         if k == 4:
             rows[0, 0] = np.nan
-        wanted, found = plain.step(rows), session.step(rows)
-        assert found.shape == wanted.shape
-        assert same(found, wanted), (k, found, wanted)
+        expected, actual = plain.step(rows), session.step(rows)
+        assert actual.shape == expected.shape
+        assert same(actual, expected), (k, actual, expected)
         assert session.last is not None
         assert session.last.reasons == plain.last.reasons  # type: ignore[union-attr]
         assert_same_populations(plain.plan, session.trace(), plain.trace())
         if k == 7 and batch > 1:
             for each in (plain, session):
                 each.reset(rows=np.array([1]))
-    done = session.counts.since(before)
-    assert done.actions == plain.counts.actions
-    assert done.fail_safe == plain.counts.fail_safe == {NOT_FINITE: 1}
+    counts = session.counts.since(before)
+    assert counts.actions == plain.counts.actions
+    assert counts.fail_safe == plain.counts.fail_safe == {NOT_FINITE: 1}
     spikes = sum(plain.counts.spikes.values())
     assert spikes > 0 or not plain.counts.spikes, "a silent graph would be equal to anything"
 
 
-def assert_same_populations(plan: Plan, found: dict[str, Array], wanted: dict[str, Array]) -> None:
+def assert_same_populations(plan: Plan, actual: dict[str, Array], expected: dict[str, Array]) -> None:
     for unit in plan.units:
         name = unit.step.name
         at = plan.useful(name)
-        np.testing.assert_array_equal(found[name][at], wanted[name][at], err_msg=name)
+        np.testing.assert_array_equal(actual[name][at], expected[name][at], err_msg=name)
 
 
 def assert_near_floats(session: Session, program: Program, rng: np.random.Generator) -> None:
@@ -214,12 +214,12 @@ def assert_near_floats(session: Session, program: Program, rng: np.random.Genera
     compared = 0
     for k in range(ACTIONS):
         row = (rng.normal(size=plain.contract.observation.size) * 2).astype(np.float32).astype(np.float64)
-        wanted, found = plain.step(row), session.step(row)
+        expected_action, actual_action = plain.step(row), session.step(row)
         expected, actual = useful_steps(plain.plan, plain.trace()), useful_steps(plain.plan, session.trace())
         membranes = margins.action(row, expected)
         flipped = first_flip(plain.plan, expected, actual)
         if flipped is None:
-            np.testing.assert_allclose(found, wanted, atol=NEAR, rtol=NEAR, err_msg=f"action {k}")
+            np.testing.assert_allclose(actual_action, expected_action, atol=NEAR, rtol=NEAR, err_msg=f"action {k}")
             compared += 1
             continue
         name, step, neuron = flipped
@@ -234,14 +234,14 @@ def assert_near_floats(session: Session, program: Program, rng: np.random.Genera
 
 def first_flip(plan: Plan, expected: dict[str, Array], actual: dict[str, Array]) -> tuple[str, int, int] | None:
     """(population, useful step, neuron) of the first spike that differs: in time, then in the plan's order."""
-    found = []
+    flips = []
     for depth, unit in enumerate(plan.units):
         name = unit.step.name
         if unit.step.op.spikes and not np.array_equal(expected[name], actual[name]):
             apart = expected[name].reshape(len(expected[name]), -1) != actual[name].reshape(len(actual[name]), -1)
             step = int(apart.any(axis=1).argmax())
-            found.append((step, depth, name, int(apart[step].argmax())))
-    return None if not found else (min(found)[2], min(found)[0], min(found)[3])
+            flips.append((step, depth, name, int(apart[step].argmax())))
+    return None if not flips else (min(flips)[2], min(flips)[0], min(flips)[3])
 
 
 def assert_same_stream(session: Any, program: Program, case: str, rng: np.random.Generator) -> None:
@@ -250,16 +250,16 @@ def assert_same_stream(session: Any, program: Program, case: str, rng: np.random
     # Where passing ops were composed, values enter flat.
     shape = session.plan.graph.nodes[session.plan.graph.inputs[0]].in_shape
     inputs = inputs.reshape(len(inputs), *shape)
-    wanted = MachineStream(session.plan).run(inputs)
-    found = session.run(inputs)
-    assert list(found) == list(wanted)
+    expected = MachineStream(session.plan).run(inputs)
+    actual = session.run(inputs)
+    assert list(actual) == list(expected)
     exact = program.graph.level is Level.INTEGER
-    for name, rows in wanted.items():
+    for name, rows in expected.items():
         if exact:
-            np.testing.assert_array_equal(found[name], rows, err_msg=name)
+            np.testing.assert_array_equal(actual[name], rows, err_msg=name)
         else:
-            np.testing.assert_allclose(found[name], rows, atol=NEAR, err_msg=name)
-    assert any(rows.any() for rows in wanted.values()), "a silent graph would be equal to anything"
+            np.testing.assert_allclose(actual[name], rows, atol=NEAR, err_msg=name)
+    assert any(rows.any() for rows in expected.values()), "a silent graph would be equal to anything"
 
 
 def check(name: str, engine: str, case: str) -> None:

@@ -32,19 +32,19 @@ def pairs_of(row: Row) -> set[Pair]:
 
 
 def covering(
-    factors: Factors, problems: Callable[[Row], set[str]], shown: Callable[[Row], Row] = dict, seed: int = 0
+    factors: Factors, problems: Callable[[Row], set[str]], relevant_part: Callable[[Row], Row] = dict, seed: int = 0
 ) -> tuple[list[Row], dict[Pair, set[str]]]:
     """Rows that have every pair, and what no row can have.
 
     Args:
         factors: name -> its values, which have a hash.
         problems: what speaks against a row; nothing where it is legal.
-        shown: the part of a row that matters: a factor of what the row leaves out does not.
+        relevant_part: the part of a row that matters: a factor of what the row leaves out does not.
 
     Returns:
         (rows, forbidden pair, or a value alone -> what speaks against the first row where it has that).
     """
-    draw = Draw(factors, problems, shown, np.random.default_rng(seed))
+    draw = Draw(factors, problems, relevant_part, np.random.default_rng(seed))
     rows: list[Row] = []
     forbidden: dict[Pair, set[str]] = {}
     alone = [frozenset({(name, value)}) for name, values in factors.items() for value in values]
@@ -52,23 +52,23 @@ def covering(
         if not draw.legal(dict(value), 1):
             forbidden[value] = draw.wrong(dict(value))
             draw.leave_out(*value)
-    wanted = dict.fromkeys(
+    missing = dict.fromkeys(
         frozenset({(a, x), (b, y)})
         for a, b in itertools.combinations(draw.factors, 2)
         for x in draw.factors[a]
         for y in draw.factors[b]
     )
-    while wanted:
-        pair = next(iter(wanted))
+    while missing:
+        pair = next(iter(missing))
         candidates = draw.legal(dict(pair), CANDIDATES)
         if not candidates:
-            del wanted[pair]
-            if dict(pair).items() <= shown(draw.first | dict(pair)).items():
+            del missing[pair]
+            if dict(pair).items() <= relevant_part(draw.first | dict(pair)).items():
                 forbidden[pair] = draw.wrong(dict(pair))
             continue
-        rows.append(max(candidates, key=lambda row: len(pairs_of(shown(row)) & wanted.keys())))
-        for covered in pairs_of(shown(rows[-1])):
-            wanted.pop(covered, None)
+        rows.append(max(candidates, key=lambda row: len(pairs_of(relevant_part(row)) & missing.keys())))
+        for covered in pairs_of(relevant_part(rows[-1])):
+            missing.pop(covered, None)
     return rows, forbidden
 
 
@@ -79,10 +79,10 @@ class Draw:
         self,
         factors: Factors,
         problems: Callable[[Row], set[str]],
-        shown: Callable[[Row], Row],
+        relevant_part: Callable[[Row], Row],
         rng: np.random.Generator,
     ) -> None:
-        self.factors, self.problems, self.shown, self.rng = dict(factors), problems, shown, rng
+        self.factors, self.problems, self.relevant_part, self.rng = dict(factors), problems, relevant_part, rng
         self.first: Row = {}
         self.first = self.legal({}, 1)[0]
 
@@ -105,7 +105,7 @@ class Draw:
             }
             if self.first and k % 2:
                 row |= {n: self.first[n] for n in row if n not in fixed and self.rng.random() < NEAR}
-            if fixed.items() <= self.shown(row).items() and not self.problems(row):
+            if fixed.items() <= self.relevant_part(row).items() and not self.problems(row):
                 rows.append(row)
             if len(rows) == count:
                 break

@@ -26,11 +26,11 @@ QUICK = ("-O0",)
 """What C computes is not the optimiser's affair."""
 
 
-def torch_stream(made: Plan, **options: Any) -> Any:
+def torch_stream(network_plan: Plan, **options: Any) -> Any:
     pytest.importorskip("torch")
     from nervecord.runtime.engines.torch.session import BatchedStream
 
-    return BatchedStream(made, **options)
+    return BatchedStream(network_plan, **options)
 
 
 def torch_session(policy: Policy, batch: int) -> Any:
@@ -43,11 +43,11 @@ def torch_session(policy: Policy, batch: int) -> Any:
 Streams = Mapping[str, Callable[[Plan], Any]]
 INTEGERS: Streams = {
     "emulator": EmulatorStream,
-    "emulator, wide": lambda made: EmulatorStream(made, wide=True),
-    "emulator, instructions": lambda made: EmulatorStream(made, fast=False),
+    "emulator, wide": lambda network_plan: EmulatorStream(network_plan, wide=True),
+    "emulator, instructions": lambda network_plan: EmulatorStream(network_plan, fast=False),
     "torch": torch_stream,
     "onnx": OnnxStream,
-    "c": lambda made: CStream(made, flags=QUICK),
+    "c": lambda network_plan: CStream(network_plan, flags=QUICK),
 }
 FLOATS: Streams = {"torch": torch_stream, "onnx": OnnxStream}
 NEAR = {"torch": 1e-9, "onnx": 1e-4}
@@ -55,10 +55,10 @@ NEAR = {"torch": 1e-9, "onnx": 1e-4}
 is as near to its threshold."""
 POLICIES: Mapping[str, Callable[[Policy, int], Any]] = {
     "emulator": EmulatorSession,
-    "emulator, host apart": lambda made, batch: EmulatorSession(made, batch, fuse=False),
+    "emulator, host apart": lambda policy, batch: EmulatorSession(policy, batch, fuse=False),
     "torch": torch_session,
-    "onnx": lambda made, batch: OnnxSession(made, batch=batch),
-    "c": lambda made, batch: CSession(made, batch, flags=QUICK),
+    "onnx": lambda policy, batch: OnnxSession(policy, batch=batch),
+    "c": lambda policy, batch: CSession(policy, batch, flags=QUICK),
 }
 
 
@@ -90,15 +90,15 @@ class Run:
 def run_of(row: Row, graph: Graph, count: int = 20) -> Run:
     """The definition on some blocks of values and spikes."""
     schedule = SCHEDULES[row.get("schedule", "carried")]
-    made = plan(graph, schedule)
+    network_plan = plan(graph, schedule)
     blocks = list(_blocks(graph, schedule.steps, count // schedule.steps))
-    found = Run(row, made, blocks, [], [], [])
-    with MachineStream(made) as session:
+    run = Run(row, network_plan, blocks, [], [], [])
+    with MachineStream(network_plan) as session:
         for block in blocks:
-            found.outputs.append({name: rows.copy() for name, rows in session.step(block).items()})
-            found.traces.append(session.trace())
-            found.states.append(session.state())
-    return found
+            run.outputs.append({name: rows.copy() for name, rows in session.step(block).items()})
+            run.traces.append(session.trace())
+            run.states.append(session.state())
+    return run
 
 
 def _blocks(graph: Graph, steps: int, count: int) -> Iterator[dict[str, Array]]:
@@ -125,15 +125,15 @@ def assert_equal(run: Run, session: Any, tolerance: float = 0.0) -> None:
     """What leaves and what every population gives in its useful steps."""
     with session:
         for k, block in enumerate(run.blocks):
-            found = session.step(block)
+            actual = session.step(block)
             trace = session.trace()
             for name, rows in run.outputs[k].items():
-                np.testing.assert_allclose(found[name], rows, tolerance, tolerance, err_msg=f"{run.row}, {k}: {name}")
+                np.testing.assert_allclose(actual[name], rows, tolerance, tolerance, err_msg=f"{run.row}, {k}: {name}")
             for unit in run.plan.units:
                 name, at = unit.step.name, run.plan.useful(unit.step.name)
-                wanted = run.traces[k][name][at]
+                expected = run.traces[k][name][at]
                 near = 0.0 if unit.step.op.spikes else tolerance
-                np.testing.assert_allclose(trace[name][at], wanted, near, near, err_msg=f"{run.row}, {k}: {name}")
+                np.testing.assert_allclose(trace[name][at], expected, near, near, err_msg=f"{run.row}, {k}: {name}")
 
 
 def part_of(every: bool, engine: str, engines: Mapping[str, Any], runs: list[Any]) -> list[Any]:
@@ -156,7 +156,7 @@ class Actions:
     row: Row
     policy: Policy
     observations: Array
-    wanted: list[Array]
+    expected: list[Array]
     reasons: list[Any]
 
 
@@ -196,20 +196,20 @@ def actions_of(row: Row, policy: Policy) -> Actions:
     values = np.array(BOUNDARIES, dtype=np.float32).astype(np.float64)
     x = np.stack([np.repeat(np.roll(values, 5 * k)[:, None], size, axis=1) for k in range(3)])
     x[2, :, ::2] = x[0, :, ::2]
-    wanted, reasons = [], []
+    expected, reasons = [], []
     with MachineSession(policy, batch=len(values)) as session:
         for rows in x:
-            wanted.append(session.step(rows).copy())
+            expected.append(session.step(rows).copy())
             reasons.append(session.last.reasons)  # type: ignore[union-attr]
-    return Actions(row, policy, x, wanted, reasons)
+    return Actions(row, policy, x, expected, reasons)
 
 
 def assert_same_actions(run: Actions, engine: str) -> None:
     """To the bit, where an action is a float32 rounded, and why each was taken."""
     with opened(POLICIES[engine], run.policy, run.observations.shape[1]) as session:
         for k, x in enumerate(run.observations):
-            found, wanted = session.step(x), run.wanted[k]
-            wanted = wanted.astype(np.float32).astype(np.float64) if engine in ("onnx", "c") else wanted
-            np.testing.assert_array_equal(found, wanted, err_msg=f"{run.row}, {k}")
-            np.testing.assert_array_equal(np.signbit(found), np.signbit(wanted), err_msg=f"{run.row}, {k}: sign")
+            actual, expected = session.step(x), run.expected[k]
+            expected = expected.astype(np.float32).astype(np.float64) if engine in ("onnx", "c") else expected
+            np.testing.assert_array_equal(actual, expected, err_msg=f"{run.row}, {k}")
+            np.testing.assert_array_equal(np.signbit(actual), np.signbit(expected), err_msg=f"{run.row}, {k}: sign")
             assert session.last.reasons == run.reasons[k], run.row

@@ -111,21 +111,21 @@ SCHEDULES = {"carried": STREAM, "reset": Schedule(5, "reset")}
 
 def arithmetic_factors() -> dict[str, tuple[Any, ...]]:
     """Every choice that an arithmetic declares; several spikes are one as well, of which a rule speaks."""
-    found = {
+    factors = {
         f"arithmetic.{name}": typing.get_args(key.kind)
         for name, key in KEYS.items()
         if typing.get_origin(key.kind) is typing.Literal
     }
-    return {**found, "arithmetic.spikes_per_step": (1, 3)}
+    return {**factors, "arithmetic.spikes_per_step": (1, 3)}
 
 
 def arithmetic_of(row: Row, base: Arithmetic = BASE) -> dict[str, Any]:
     """The fields of the arithmetic of a row; the bits of a decay are what its kind takes."""
     own = {name.partition(".")[2]: value for name, value in row.items() if name.startswith("arithmetic.")}
-    made = dataclasses.asdict(base) | own
-    if made["decay"] == "shift" and "decay_bits" not in own:
-        made["decay_bits"] = 4
-    return made
+    values = dataclasses.asdict(base) | own
+    if values["decay"] == "shift" and "decay_bits" not in own:
+        values["decay_bits"] = 4
+    return values
 
 
 def choices_of(nodes: dict[str, Op]) -> dict[str, tuple[Any, ...]]:
@@ -163,7 +163,7 @@ def applied(nodes: dict[str, Op], row: Row) -> dict[str, Op]:
     return {name: with_values(op, name, row) for name, op in nodes.items()}
 
 
-def shown(row: Row) -> Row:
+def relevant_part(row: Row) -> Row:
     """A row without the factors of parts that it leaves out."""
     absent = tuple(f"{name}." for name, value in row.items() if value is None)
     return {name: value for name, value in row.items() if not name.startswith(absent)}
@@ -195,13 +195,13 @@ def integer_nodes(a: Arithmetic) -> dict[str, Op]:
         """Most of one sign, or, where turned, every second row of the other."""
         low, high = a.weight_range(mixed=True)
         step = a.weight_step(a.weight_bits, mixed=True)
-        found = np.rint((normal(*shape) + 0.8) * 40)
-        found[1 : shape[0] if turned else 0 : 2] *= -1
-        found = np.clip(found, max(low, -128), min(high, 127))
-        return (found // step * step).astype(np.int32)
+        values = np.rint((normal(*shape) + 0.8) * 40)
+        values[1 : shape[0] if turned else 0 : 2] *= -1
+        values = np.clip(values, max(low, -128), min(high, 127))
+        return (values // step * step).astype(np.int32)
 
-    def exponent(wanted: int) -> int:
-        return int(np.clip(wanted, a.weight_exponent_low, a.weight_exponent_high))
+    def exponent(value: int) -> int:
+        return int(np.clip(value, a.weight_exponent_low, a.weight_exponent_high))
 
     def dense(out: int, inputs: int, exp: int = 0, *, turned: bool = False) -> Dense:
         return Dense(weights(out, inputs, turned=turned), exponent(exp), a.weight_bits, delay)

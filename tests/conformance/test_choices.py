@@ -136,8 +136,8 @@ def test_proofs_refuse_it_too(name: str) -> None:
 
 def floats(*nodes: tuple[str, Op]) -> Plan:
     first, last = nodes[0][1], nodes[-1][1]
-    named = [("in", Input(first.in_shape, "values", 4.0)), *nodes, ("out", Output(last.out_shape))]
-    return plan(chain(Level.DISCRETE, named, dt=1e-3))
+    items = [("in", Input(first.in_shape, "values", 4.0)), *nodes, ("out", Output(last.out_shape))]
+    return plan(chain(Level.DISCRETE, items, dt=1e-3))
 
 
 def spiking() -> Plan:

@@ -127,13 +127,13 @@ def test_declared_support_equals_the_definition(name: str, engine: str, case: st
 )
 def test_declared_lack_is_refused(name: str, case: str) -> None:
     """By the code that `inspect` shows, and by nothing else; what is not refused compiles."""
-    found = against(name, case)
-    if not found:
+    findings = against(name, case)
+    if not findings:
         program(name, case)
         return
     with pytest.raises(InfeasibleError) as caught:
         compile_graph(CASES[case].make(), target(name), schedule=CASES[case].schedule)
-    assert all(finding.message in str(caught.value) for finding in found)
+    assert all(finding.message in str(caught.value) for finding in findings)
 
 
 @pytest.mark.parametrize("name", [name for name in COMPILED if lowers_as_lava(name)])
@@ -171,11 +171,11 @@ def test_whoever_gets_the_fail_safe_action_is_known(name: str, engine: str) -> N
             rows = rng.normal(size=(batch, 3)).astype(np.float32).astype(np.float64)
             rows[-1, 0] = np.nan if batch > 1 else rows[-1, 0]
             active = rng.random(batch) < 0.7
-            wanted, found = plain.step(rows, active), session.step(rows, active)
-            np.testing.assert_array_equal(found, wanted)
+            expected, actual = plain.step(rows, active), session.step(rows, active)
+            np.testing.assert_array_equal(actual, expected)
             assert session.last.reasons == plain.last.reasons  # type: ignore[union-attr]
             replaced += plain.last.reasons.count(ACTION_NOT_FINITE)  # type: ignore[union-attr]
-            acted += sum(r is None and not a.any() for r, a in zip(plain.last.reasons, wanted, strict=True))  # type: ignore[union-attr]
+            acted += sum(r is None and not a.any() for r, a in zip(plain.last.reasons, expected, strict=True))  # type: ignore[union-attr]
         assert session.counts.fail_safe == plain.counts.fail_safe
     assert (replaced, acted) >= (1, 1)
 
@@ -198,14 +198,14 @@ def test_random_graphs_of_integers(name: str, engine: str, seed: int) -> None:
     case = draw(4000 + seed, integers(spec))
     program = Program(spec.name, case.plan.graph, schedule=case.plan.schedule)
     with opened(name, engine, program) as session:
-        wanted, found = MachineStream(session.plan), session
+        reference = MachineStream(session.plan)
         steps = case.plan.schedule.steps
         for start in range(0, len(next(iter(case.inputs.values()))), steps):
             block = {key: x[start : start + steps] for key, x in case.inputs.items()}
-            want, got = wanted.step(block), found.step(block)
-            for key, rows in want.items():
-                np.testing.assert_array_equal(got[key], rows, err_msg=f"{start}: {key}")
-            assert_same_populations(case.plan, found.trace(), wanted.trace())
+            expected, actual = reference.step(block), session.step(block)
+            for key, rows in expected.items():
+                np.testing.assert_array_equal(actual[key], rows, err_msg=f"{start}: {key}")
+            assert_same_populations(case.plan, session.trace(), reference.trace())
 
 
 LOWERED = (
@@ -297,10 +297,10 @@ def test_an_inputs_limit_in_integers(name: str, engine: str, schedule: Schedule,
 
 def assert_same_rows(name: str, engine: str, program: Program, x: np.ndarray) -> None:
     with opened(name, engine, program) as session:
-        wanted, found = MachineStream(session.plan).run(x), session.run(x)
-        for key, rows in wanted.items():
-            np.testing.assert_array_equal(found[key], rows, err_msg=key)
-        assert any(rows.any() for rows in wanted.values()), "a silent graph would be equal to anything"
+        expected, actual = MachineStream(session.plan).run(x), session.run(x)
+        for key, rows in expected.items():
+            np.testing.assert_array_equal(actual[key], rows, err_msg=key)
+        assert any(rows.any() for rows in expected.values()), "a silent graph would be equal to anything"
 
 
 def test_there_is_something_to_test_and_to_refuse() -> None:

@@ -77,14 +77,14 @@ REFUSED: dict[Place, str] = {
 
 def test_every_end_of_a_field_has_a_case_or_a_rule() -> None:
     """A new field with bounds stands in a template."""
-    drawn: list[Mapping[Place, Any]] = [float_ends(), host_ends(), integer_ends()]
-    there = {place for ends in drawn for place, case in ends.items() if not isinstance(case, set)}
+    tables: list[Mapping[Place, Any]] = [float_ends(), host_ends(), integer_ends()]
+    there = {place for ends in tables for place, case in ends.items() if not isinstance(case, set)}
     for graph in (smallest_policy().graph, *smallest_integers()):
         assert problems(graph) == set()
         there |= set(reached(graph))
     assert set(places()) - there == set(REFUSED)
     for place, rule in REFUSED.items():
-        wrong = {problem for ends in drawn for problem in ends.get(place, ())}
+        wrong = {problem for ends in tables for problem in ends.get(place, ())}
         assert any(problem.startswith(rule) for problem in wrong), (place, wrong)
 
 
@@ -186,8 +186,8 @@ REFUSALS = {"onnx": FAR_ACTIONS, "c": FAR_ACTIONS | {("CountDecode", "weight"), 
 
 @functools.cache
 def host_runs() -> list[Actions]:
-    drawn = {place: policy for place, policy in host_ends().items() if isinstance(policy, Policy)}
-    cases: dict[Any, Policy] = {**drawn, "smallest": smallest_policy()}
+    policies = {place: policy for place, policy in host_ends().items() if isinstance(policy, Policy)}
+    cases: dict[Any, Policy] = {**policies, "smallest": smallest_policy()}
     return [actions_of({"place": place}, policy) for place, policy in cases.items()]
 
 

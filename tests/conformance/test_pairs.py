@@ -47,7 +47,7 @@ from conformance.templates import (
     integer_graph,
     integer_nodes,
     integer_problems,
-    shown,
+    relevant_part,
 )
 
 from nervecord.compiler.ops import OPS, PART_TYPES, Decode, Normalise, Quantise, fields
@@ -107,7 +107,7 @@ def pieces(op: Any) -> Iterator[Any]:
 
 @functools.cache
 def integer_array() -> tuple[list[Row], dict[Pair, set[str]]]:
-    return covering(integer_factors(), integer_problems, shown)
+    return covering(integer_factors(), integer_problems, relevant_part)
 
 
 SATURATED = {("u", "saturate", "low")} | {
@@ -123,7 +123,7 @@ OVERFLOWS = {"u": "arithmetic.current_overflow", "v": "arithmetic.membrane_overf
 def integer_runs() -> list[Run]:
     """A run of each row, and of further ones until all ends are reached."""
     runs = [integer_run(row) for row in integer_array()[0]]
-    draw = Draw(integer_factors(), integer_problems, shown, np.random.default_rng(1))
+    draw = Draw(integer_factors(), integer_problems, relevant_part, np.random.default_rng(1))
     for key, rule, end in sorted(SATURATED - ends_of(runs)):
         more = (integer_run(row) for row in draw.legal({OVERFLOWS[key]: rule}, 50))
         runs += itertools.islice((run for run in more if (key, rule, end) in ends_of([run])), 1)
@@ -199,7 +199,7 @@ def test_the_networks_of_integers_reach_what_their_choices_are_about() -> None:
 
 @functools.cache
 def float_runs() -> list[Run]:
-    rows, forbidden = covering(float_factors(), float_problems, shown)
+    rows, forbidden = covering(float_factors(), float_problems, relevant_part)
     assert forbidden == {}
     return [run_of(row, float_graph(row), 10) for row in rows]
 
@@ -238,9 +238,11 @@ def test_every_pair_of_choices_of_the_host(engine: str, every: bool) -> None:
 def test_the_host_meets_what_its_boundaries_are_about() -> None:
     """Actions at every limit and between them, and each choice; ties, and values that an encoder's limit cuts off."""
     runs = host_runs()
-    for leaves, wanted in (("choose", 4), ("choose counts", 3)):
-        chosen = {float(a) for run in runs if run.row["leaves"] == leaves for each in run.wanted for a in each.ravel()}
-        assert len(chosen) >= wanted - 1, leaves
+    for leaves, expected in (("choose", 4), ("choose counts", 3)):
+        choices = {
+            float(a) for run in runs if run.row["leaves"] == leaves for each in run.expected for a in each.ravel()
+        }
+        assert len(choices) >= expected - 1, leaves
     run = next(run for run in runs if run.row["enters"] == "values" and run.row["leaves"] == "decode")
     normalise, quantise = (HOST_NODES[name] for name in ("normalise", "quantise"))
     assert isinstance(normalise, Normalise)
@@ -248,7 +250,7 @@ def test_the_host_meets_what_its_boundaries_are_about() -> None:
     y = np.array(TIES) / normalise.divisor[1]
     assert (np.abs(y * quantise.scale % 1) == 0.5).all()
     assert quantise.limit < CLIP * quantise.scale
-    actions, op = np.concatenate(run.wanted), HOST_NODES["decode"]
+    actions, op = np.concatenate(run.expected), HOST_NODES["decode"]
     assert isinstance(op, Decode)
     assert (actions == op.low).any()
     assert (actions == op.high).any()

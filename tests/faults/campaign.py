@@ -104,8 +104,8 @@ def prepare(scene: Scene) -> None:
     process = start(work, scene.folder.parent)
     if process.wait(LONGEST):
         raise SystemExit(f"{scene.name}: an undisturbed process failed\n{process.log.read_text()[-2000:]}")
-    found, modules = pickle.loads(path.read_bytes())  # this program wrote it
-    scene.__dict__ |= found
+    attributes, modules = pickle.loads(path.read_bytes())  # this program wrote it
+    scene.__dict__ |= attributes
     for name in modules:
         with contextlib.suppress(Exception):  # what is a module only where something else has made it
             importlib.import_module(name)
@@ -154,12 +154,12 @@ class Campaign:
 
         scene = self.scene
         rng = random.Random(f"{scene.name} {self.moments} {number}")
-        chosen: Chosen | None = rng.choice(scene.moments) if self.moments == "chosen" else None
-        process = start(lambda: scene.work(chosen), scene.folder)
+        trap_moment: Chosen | None = rng.choice(scene.moments) if self.moments == "chosen" else None
+        process = start(lambda: scene.work(trap_moment), scene.folder)
         at = f"{scene.name} {self.moments} {number}"
-        if chosen is None:
+        if trap_moment is None:
             moment = rng.uniform(0, 1.05 * self.length)
-            while not process.ended() and time.monotonic() < process.begun + moment:
+            while not process.ended() and time.monotonic() < process.start_time + moment:
                 time.sleep(0.001)
             struck = scene.strike(process, rng)
             code = process.wait(LONGEST)
@@ -167,9 +167,9 @@ class Campaign:
         else:
             code = process.wait(LONGEST)
             # A process that was caught once goes on from there, and may not come to the same call again.
-            struck = chosen[0] if code == -9 and not process.hung else ""
-            at += f", {chosen[0]} {chosen[1]}"
-        self._note(at, [f"still runs: {line}" for line in process.left()])
+            struck = trap_moment[0] if code == -9 and not process.hung else ""
+            at += f", {trap_moment[0]} {trap_moment[1]}"
+        self._note(at, [f"still runs: {line}" for line in process.survivors()])
         self._note(at, [f"hung for {LONGEST:g} s"] if process.hung else [])
         if not struck:
             # The first one may have paid for more than the others, and moments after the end are none.
@@ -179,7 +179,7 @@ class Campaign:
             return
         self.seen["kills"] += 1
         self.seen[struck] += 1
-        self._note(at, scene.told(struck, code) + scene.look())
+        self._note(at, scene.end_problems(struck, code) + scene.look())
         if rng.random() < GO_ON:
             self.seen["gone on"] += 1
             self._to_the_end(at)
@@ -190,7 +190,7 @@ class Campaign:
 
         process = start(lambda: self.scene.work(None), self.scene.folder)
         code = process.wait(LONGEST)
-        wrong = [f"still runs: {line}" for line in process.left()]
+        wrong = [f"still runs: {line}" for line in process.survivors()]
         wrong += [f"hung for {LONGEST:g} s"] if process.hung else []
         self._note(f"{at}, gone on", wrong + self._ended(code, process.log) + self.scene.over())
 

@@ -21,12 +21,12 @@ class Compiling(Scene):
         self.begin()
         assert self._compile("--weight-bits", "4") == 0
         self.old = contents(self.out)
-        seen = set_traps(None)
+        calls = set_traps(None)
         assert self._compile() == 0
         self.new = contents(self.out)
         assert set(self.old) == set(self.new)
         assert self.old != self.new
-        self.moments = tuple((trap, k + 1) for trap in TRAPS for k in range(seen[trap]))
+        self.moments = tuple((trap, k + 1) for trap in TRAPS for k in range(calls[trap]))
 
     @property
     def out(self) -> Path:
@@ -45,15 +45,15 @@ class Compiling(Scene):
         words = ["-o", str(self.out / "policy.nervecord"), "--dump", str(self.out / "passes"), "--netx"]
         return main(["compile", str(POLICY), *words, "--emit", str(self.out / "netx"), *more, "--quiet"])
 
-    def work(self, chosen: Chosen | None) -> int:
-        if chosen is not None:
-            set_traps(chosen)
+    def work(self, moment: Chosen | None) -> int:
+        if moment is not None:
+            set_traps(moment)
         return self._compile()
 
     def look(self) -> list[str]:
-        found = contents(self.out)
-        wrong = [f"lost: {name}" for name in self.old if name not in found]
-        for name, data in found.items():
+        files = contents(self.out)
+        wrong = [f"lost: {name}" for name in self.old if name not in files]
+        for name, data in files.items():
             if name not in self.old:
                 wrong += [] if is_draft(name) else [f"strange: {name}"]
             elif data not in (self.old[name], self.new[name]):
@@ -61,9 +61,9 @@ class Compiling(Scene):
         return wrong
 
     def over(self) -> list[str]:
-        found = contents(self.out)
+        files = contents(self.out)
         wrong = strangers(self.out, self.new)
-        wrong += [f"lost: {name}" for name, data in self.new.items() if found.get(name) != data]
+        wrong += [f"lost: {name}" for name, data in self.new.items() if files.get(name) != data]
         for folder in ("cwd", "tmp"):
             wrong += strangers(self.folder / folder, set())
         return wrong

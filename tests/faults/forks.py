@@ -28,12 +28,12 @@ class Fork:
     """A process that runs something.
 
     Args:
-        pid: of the process. token: its mark. begun: seconds on the monotonic clock. log: what it says.
+        pid: of the process. token: its mark. start_time: seconds on the monotonic clock. log: what it says.
     """
 
     pid: int
     token: str
-    begun: float
+    start_time: float
     log: Path
     code: int | None = None
     seconds: float = 0.0
@@ -47,7 +47,7 @@ class Fork:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.code = os.waitstatus_to_exitcode(status)
-                self.seconds = time.monotonic() - self.begun
+                self.seconds = time.monotonic() - self.start_time
         return self.code is not None
 
     def wait(self, seconds: float) -> int:
@@ -71,19 +71,19 @@ class Fork:
         """Living processes that it has started, itself not among them, oldest first."""
         return [pid for pid in marked(self.token) if pid != self.pid]
 
-    def left(self, seconds: float = SETTLE) -> list[str]:
+    def survivors(self, seconds: float = SETTLE) -> list[str]:
         """Command lines of what still runs after so many seconds; it is ended here, so that the next case is alone."""
         deadline = time.monotonic() + seconds
         while (pids := self.started()) and time.monotonic() < deadline:
             time.sleep(0.02)
-        found = []
+        commands = []
         for pid in pids:
             try:
-                found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:120])
+                commands.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:120])
                 os.kill(pid, signal.SIGKILL)
             except (OSError, ProcessLookupError):
                 continue
-        return found
+        return commands
 
 
 def start(work: Callable[[], int], folder: Path) -> Fork:
@@ -99,16 +99,16 @@ def start(work: Callable[[], int], folder: Path) -> Fork:
     log.unlink(missing_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    begun = time.monotonic()
+    start_time = time.monotonic()
     pid = os.fork()
     if pid:
-        return Fork(pid, token, begun, log)
+        return Fork(pid, token, start_time, log)
     code = 70
     try:
         os.setsid()
-        said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
+        log_file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log_file, 1)
+        os.dup2(log_file, 2)
         os.chdir(folder / "cwd")
         tempfile.tempdir = None
         os.environ |= {MARK: token, "TMPDIR": str(folder / "tmp"), "RAY_TMPDIR": str(folder / "tmp")}
@@ -131,8 +131,8 @@ def output(work: Callable[[], int], folder: Path) -> tuple[int, str]:
     pid = os.fork()
     if pid:
         os.close(writing)
-        with os.fdopen(reading, "rb") as said:
-            text = said.read().decode(errors="replace")
+        with os.fdopen(reading, "rb") as stream:
+            text = stream.read().decode(errors="replace")
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
     code = 70
     try:
@@ -156,13 +156,13 @@ def marked(token: str) -> list[int]:
     The environment in /proc is that at the start of a program: a fork that has not become another program shows its
     parent's, so the fork itself is not found, and what it has started is.
     """
-    wanted = f"{MARK}={token}".encode()
-    found = []
+    mark = f"{MARK}={token}".encode()
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    pids.append(int(entry.name))
             except OSError:  # gone meanwhile
                 continue
-    return sorted(found)
+    return sorted(pids)

@@ -62,15 +62,15 @@ def words_of(verb: str, folder: Path) -> list[str]:
     """The words of a verb, in a folder."""
     from faults.training import SETTINGS, flags
 
-    found: list[str] = []
+    words: list[str] = []
     for word in VERBS[verb]:
         if word == "TRAINING":
-            found += flags(SETTINGS)
+            words += flags(SETTINGS)
         else:
             for name, path in (("OUT", "out"), ("STUDY", "study.toml")):
                 word = word.replace(name, str(folder / path))
-            found.append(word)
-    return [*found, "--quiet"]
+            words.append(word)
+    return [*words, "--quiet"]
 
 
 def prepare(folder: Path) -> None:
@@ -98,31 +98,33 @@ def try_verb(verb: str, folder: Path) -> tuple[int, list[str]]:
         return main(words)
 
     _fill(out, {})
-    code, said = output(lambda: work(None), folder)
+    code, message = output(lambda: work(None), folder)
     if code:
-        return 0, [f"{verb}: exit code {code} without a limit: {said[-300:]!r}"]
+        return 0, [f"{verb}: exit code {code} without a limit: {message[-300:]!r}"]
     old = contents(out)
     sizes = sorted({len(data) for data in old.values()} - {0})
-    chosen = sizes[:: max(1, len(sizes) // MOST_LIMITS)]
+    subset = sizes[:: max(1, len(sizes) // MOST_LIMITS)]
     # Less than one byte less: what measures time is not as long each time.
-    limits = [0, *(size * 9 // 10 for size in sorted({*chosen, sizes[-1]}))]
+    limits = [0, *(size * 9 // 10 for size in sorted({*subset, sizes[-1]}))]
     wrong: list[str] = []
     for limit in limits:
         # A run is not trained over another one.
         _fill(out, {} if verb in BEGUN else old)
-        code, said = output(lambda limit=limit: work(limit), folder)  # type: ignore[misc]
-        found = contents(out) if out.exists() else {}
+        code, message = output(lambda limit=limit: work(limit), folder)  # type: ignore[misc]
+        files = contents(out) if out.exists() else {}
         at = f"{verb}, {limit} bytes"
-        if code != 2 or not ("cannot be" in said or "File too large" in said):
-            wrong.append(f"{at}: exit code {code}: {said[-300:]!r}")
-        wrong += [f"{at}: {bad!r} in {said[-300:]!r}" for bad in ("Traceback", "defect of nervecord") if bad in said]
-        for name, data in found.items():
+        if code != 2 or not ("cannot be" in message or "File too large" in message):
+            wrong.append(f"{at}: exit code {code}: {message[-300:]!r}")
+        wrong += [
+            f"{at}: {bad!r} in {message[-300:]!r}" for bad in ("Traceback", "defect of nervecord") if bad in message
+        ]
+        for name, data in files.items():
             if name not in old and not (verb in BEGUN and goes_on(name)):
                 wrong.append(f"{at}: left {name}")
             elif data != old.get(name) and not name.endswith("/"):
                 text = f"half: {name}: not as it was" if verb in SAME else whole(name, data)
                 wrong += [f"{at}: {text}"] if text else []
-        wrong += [f"{at}: lost {name}" for name in old if verb not in BEGUN and name not in found]
+        wrong += [f"{at}: lost {name}" for name in old if verb not in BEGUN and name not in files]
     return len(limits), wrong
 
 

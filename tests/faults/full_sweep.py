@@ -27,8 +27,8 @@ ROOM = "64m"
 def sweep(study: Path) -> tuple[int, str]:
     """(exit code, what it said)."""
     words = [sys.executable, "-m", "nervecord", "sweep", str(study), "--quiet"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=study.parent, check=False)
-    return done.returncode, done.stdout + done.stderr
+    process = subprocess.run(words, capture_output=True, text=True, cwd=study.parent, check=False)
+    return process.returncode, process.stdout + process.stderr
 
 
 def results(disk: Path) -> dict[str, bytes | None]:
@@ -36,22 +36,22 @@ def results(disk: Path) -> dict[str, bytes | None]:
     return {path.parent.name: result(path.parent) for path in sorted(disk.glob("study/*/result.json"))}
 
 
-def try_size(size: str, study: Path, disk: Path, wanted: dict[str, bytes | None]) -> list[str]:
+def try_size(size: str, study: Path, disk: Path, expected: dict[str, bytes | None]) -> list[str]:
     """What was wrong on a disk of this size."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=True)
     try:
-        code, said = sweep(study)
-        wrong = [] if code == 2 and "cannot be written" in said else [f"exit code {code}: {said[-300:]!r}"]
-        wrong += [f"{bad!r} in {said[-300:]!r}" for bad in ("Traceback", "defect of nervecord") if bad in said]
+        code, message = sweep(study)
+        wrong = [] if code == 2 and "cannot be written" in message else [f"exit code {code}: {message[-300:]!r}"]
+        wrong += [f"{bad!r} in {message[-300:]!r}" for bad in ("Traceback", "defect of nervecord") if bad in message]
         for name, data in contents(disk).items():
             if name.startswith("study/errors/"):
                 wrong.append(f"called failed: {name}")
             elif not name.endswith(("/", "/.lock")) and "/logs/" not in name and (text := whole(name, data)):
                 wrong.append(text)
         subprocess.run(["mount", "-o", f"remount,size={ROOM}", str(disk)], check=True)
-        code, said = sweep(study)
-        if code or results(disk) != wanted:
-            wrong.append(f"with room again: exit code {code}, {sorted(results(disk))}: {said[-300:]!r}")
+        code, message = sweep(study)
+        if code or results(disk) != expected:
+            wrong.append(f"with room again: exit code {code}, {sorted(results(disk))}: {message[-300:]!r}")
         return wrong
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -65,12 +65,12 @@ def main(sizes: list[str]) -> int:
         disk.mkdir()
         study = Path(name) / "study.toml"
         write_study(study, disk)
-        code, said = sweep(study)
-        wanted = results(disk)
-        if code or len(wanted) != len(SEEDS):
-            raise SystemExit(f"with room: exit code {code}: {said}")
+        code, message = sweep(study)
+        expected = results(disk)
+        if code or len(expected) != len(SEEDS):
+            raise SystemExit(f"with room: exit code {code}: {message}")
         for size in sizes or SIZES:
-            wrong = try_size(f"{size}k", study, disk, wanted)
+            wrong = try_size(f"{size}k", study, disk, expected)
             print(f"{size} kB: {len(wrong)} wrong", *wrong, sep="\n    ", flush=True)
             failed += len(wrong)
     return int(failed > 0)

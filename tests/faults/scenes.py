@@ -40,14 +40,14 @@ class Scene(ABC):
         self.folder.mkdir(parents=True)
 
     @abstractmethod
-    def work(self, chosen: Chosen | None) -> int:
+    def work(self, moment: Chosen | None) -> int:
         """What a process does, called in it: begin, or go on. It dies at the chosen moment, if there is one."""
 
     def strike(self, process: Any, rng: random.Random) -> str:
         """Kill something at a random moment, the process by default; what was killed, empty where it had ended."""
         return "process" if process.kill() == -9 else ""
 
-    def told(self, struck: str, code: int) -> list[str]:
+    def end_problems(self, struck: str, code: int) -> list[str]:
         """What is wrong with how a process ended of which a part was killed."""
         return []
 
@@ -66,22 +66,22 @@ class Scene(ABC):
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Files below a folder by their paths in it; empty folders end in a slash."""
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_dir():
             if not any(path.iterdir()):
-                found[f"{name}/"] = b""
+                files[f"{name}/"] = b""
         elif path.is_file():
-            found[name] = path.read_bytes()
+            files[name] = path.read_bytes()
         else:
-            found[name] = b"no file"
-    return found
+            files[name] = b"no file"
+    return files
 
 
-def strangers(folder: Path, known: Mapping[str, Any] | set[str]) -> list[str]:
+def strangers(folder: Path, names: Mapping[str, Any] | set[str]) -> list[str]:
     """Paths below a folder that are none of these."""
-    return [f"left behind: {folder.name}/{name}" for name in contents(folder) if name not in known]
+    return [f"left behind: {folder.name}/{name}" for name in contents(folder) if name not in names]
 
 
 def is_draft(name: str) -> bool:

@@ -21,15 +21,15 @@ SEEDS = (0, 1)
 
 def trials(process: Fork) -> list[int]:
     """Processes of a sweep that train: what holds a run's metrics open."""
-    found = []
+    pids = []
     for pid in process.started():
         try:
             names = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
         except OSError:  # gone meanwhile
             continue
         if any(name.endswith("metrics.jsonl") for name in names):
-            found.append(pid)
-    return found
+            pids.append(pid)
+    return pids
 
 
 class Sweeping(Scene):
@@ -57,7 +57,7 @@ class Sweeping(Scene):
         self.done: dict[str, int] = {}
         write_study(self.folder / "study.toml", self.folder)
 
-    def work(self, chosen: Chosen | None) -> int:
+    def work(self, moment: Chosen | None) -> int:
         words = ["sweep", str(self.folder / "study.toml"), "--quiet"]
         code = main(words)
         # A fork works in `cwd`, and what it says is beside that.
@@ -76,8 +76,8 @@ class Sweeping(Scene):
 
     def look(self) -> list[str]:
         wrong = []
-        found = contents(self.study) if self.study.exists() else {}
-        for name, data in found.items():
+        files = contents(self.study) if self.study.exists() else {}
+        for name, data in files.items():
             if name.startswith((".ray/", "logs/")) or is_draft(name) or name.endswith(("/.lock", "/")):
                 continue
             if name not in self.files and "/checkpoints/" not in name:
@@ -86,19 +86,19 @@ class Sweeping(Scene):
         for name, time_of in self.done.items():
             if (self.study / name / "result.json").stat().st_mtime_ns != time_of:
                 wrong.append(f"trained twice: {name}")
-        for name, wanted in self.results.items():
+        for name, expected in self.results.items():
             path = self.study / name / "result.json"
             if path.exists():
                 self.done[name] = path.stat().st_mtime_ns
-                if path.read_bytes() != wanted:
+                if path.read_bytes() != expected:
                     wrong.append(f"lost: the result of {name} is not that of an undisturbed sweep")
         return wrong
 
     def over(self) -> list[str]:
         wrong = self.look()
         wrong += [line for line in strangers(self.study, self.files) if "/logs/" not in line]
-        for name, wanted in self.rows.items():
-            if rows(self.study / name) != wanted:
+        for name, expected in self.rows.items():
+            if rows(self.study / name) != expected:
                 wrong.append(f"lost: the metrics of {name} are not those of an undisturbed sweep")
             if name not in self.done:
                 wrong.append(f"lost: {name} was not trained")
@@ -114,6 +114,6 @@ def write_study(path: Path, out: Path) -> None:
     path.write_text("\n".join([f'[study]\nname = "study"\nout = "{out}"\n[base]', *lines, grid, ""]))
 
 
-def value(given: Any) -> str:
+def value(item: Any) -> str:
     """A value in TOML."""
-    return json.dumps(list(given) if isinstance(given, tuple) else given)
+    return json.dumps(list(item) if isinstance(item, tuple) else item)

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 def run(script: str, *words: str) -> str:
     """What a script prints; it must find nothing wrong."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(HERE / script), *words],
         capture_output=True,
         text=True,
@@ -26,8 +26,8 @@ def run(script: str, *words: str) -> str:
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    return done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr[-2000:]
+    return process.stdout
 
 
 @pytest.mark.long
@@ -48,8 +48,8 @@ def test_training_is_killed() -> None:
 
 @pytest.mark.slow
 def test_a_disk_that_is_full() -> None:
-    said = run("full_disk.py", "contract", "compile for c", "simulate")
-    assert said.count(" 0 wrong") == 3
+    text = run("full_disk.py", "contract", "compile for c", "simulate")
+    assert text.count(" 0 wrong") == 3
 
 
 @pytest.mark.slow
@@ -72,13 +72,13 @@ class Careless(Scene):
     name = "careless"
     moments = (("half", 1),)
 
-    def work(self, chosen: Chosen | None) -> int:
+    def work(self, moment: Chosen | None) -> int:
         subprocess.Popen(["sleep", "60"])
         (self.folder / "cwd" / "litter").touch()
         with open(self.folder / "file.json", "w") as file:
             file.write('{"a"')
             file.flush()
-            if chosen:
+            if moment:
                 os.kill(os.getpid(), signal.SIGKILL)
             file.write(": 1}")
         return 0
@@ -96,26 +96,26 @@ def test_what_is_half_or_left_behind_is_found(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from faults import campaign, forks\n"
         "from faults.test_faults import Careless\n"
-        "forks.Fork.left.__defaults__ = (0.2,)\n"
+        "forks.Fork.survivors.__defaults__ = (0.2,)\n"
         f"scene = Careless(Path({str(tmp_path)!r}) / 's')\n"
         "found = campaign.Campaign(scene, 'chosen', 0, 2, 60.0)\n"
         "found.run(); print(*found.wrong, sep='\\n')\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0, done.stderr
-    assert "half: file.json" in done.stdout
-    assert "still runs: sleep 60" in done.stdout
-    assert "left behind: cwd/litter" in done.stdout
+    assert process.returncode == 0, process.stderr
+    assert "half: file.json" in process.stdout
+    assert "still runs: sleep 60" in process.stdout
+    assert "left behind: cwd/litter" in process.stdout
 
 
 class Endless(Careless):
     """Comes to no end."""
 
-    def work(self, chosen: Chosen | None) -> int:
-        if chosen:
+    def work(self, moment: Chosen | None) -> int:
+        if moment:
             signal.pause()
         return 0
 
@@ -130,12 +130,12 @@ def test_a_hang_is_no_kill(tmp_path: Path) -> None:
         "found.run(); print(found.seen['kills'], *found.wrong, sep='\\n')\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0, done.stderr
-    assert "\n0\n" in done.stdout
-    assert "hung for 0.5 s" in done.stdout
+    assert process.returncode == 0, process.stderr
+    assert "\n0\n" in process.stdout
+    assert "hung for 0.5 s" in process.stdout
 
 
 def test_what_is_whole() -> None:

@@ -72,11 +72,11 @@ class Training(Scene):
 
     def prepare(self) -> None:
         self.begin()
-        seen = set_traps(None)
+        calls = set_traps(None)
         assert self.work(None) == 0
         self.rows, self.result, self.learnt = rows(self.run), result(self.run), learnt(self.run)
         self.files = {*contents(self.out), SOURCE}
-        self.moments = tuple((trap, k + 1) for trap in (*TRAPS, *TRAINING) for k in range(seen[trap]))
+        self.moments = tuple((trap, k + 1) for trap in (*TRAPS, *TRAINING) for k in range(calls[trap]))
 
     @property
     def out(self) -> Path:
@@ -92,20 +92,20 @@ class Training(Scene):
         super().begin()
         self.newest = 0
 
-    def work(self, chosen: Chosen | None) -> int:
-        if chosen is not None:
-            set_traps(chosen)
+    def work(self, moment: Chosen | None) -> int:
+        if moment is not None:
+            set_traps(moment)
         if (self.run / "config.json").exists():
             return main(["train", "--resume", str(self.run), "--quiet"])
         return main(["train", *flags(SETTINGS), "--out", str(self.out), "--name", NAME, "--quiet"])
 
     def look(self) -> list[str]:
         wrong = []
-        found = contents(self.out) if self.out.exists() else {}
+        files = contents(self.out) if self.out.exists() else {}
         # A run folder appears whole: an empty one, or one without its configuration, could not be gone on with.
-        if self.run.exists() and not {f"{NAME}/config.json", f"{NAME}/versions.json"} <= set(found):
-            wrong.append(f"half: a run folder of {sorted(found)}")
-        for name, data in found.items():
+        if self.run.exists() and not {f"{NAME}/config.json", f"{NAME}/versions.json"} <= set(files):
+            wrong.append(f"half: a run folder of {sorted(files)}")
+        for name, data in files.items():
             if is_draft(name) or name in TRANSIENT:
                 continue
             if name.rstrip("/") not in self.files and not name.startswith(f"{NAME}/checkpoints"):
@@ -116,8 +116,8 @@ class Training(Scene):
         if newest < self.newest:
             wrong.append(f"lost: the checkpoint of step {self.newest}, the newest is {newest} now")
         self.newest = newest
-        written = [row for row in rows(self.run) if row["step"] <= newest]
-        if written != [row for row in self.rows if row["step"] <= newest]:
+        metrics = [row for row in rows(self.run) if row["step"] <= newest]
+        if metrics != [row for row in self.rows if row["step"] <= newest]:
             wrong.append(f"lost: rows up to the checkpoint of step {newest}")
         return wrong
 

@@ -25,28 +25,28 @@ def die() -> NoReturn:
     raise AssertionError("a process outlived its SIGKILL")
 
 
-def set_traps(chosen: tuple[str, int] | None) -> Counter[str]:
+def set_traps(moment: tuple[str, int] | None) -> Counter[str]:
     """Catch what can be caught in this process, for as long as it lives.
 
     Args:
-        chosen: (trap, number of the call) at which it dies; None only counts.
+        moment: (trap, number of the call) at which it dies; None only counts.
 
     Returns:
         Calls by trap so far.
     """
-    seen: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
 
     def passing(trap: str) -> bool:
-        seen[trap] += 1
-        return chosen == (trap, seen[trap])
+        calls[trap] += 1
+        return moment == (trap, calls[trap])
 
     def around(owner: Any, name: str, before: str, after: str) -> None:
         real: Callable[..., Any] = getattr(owner, name)
 
-        def call(*given: Any, **named: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             if passing(before):
                 die()
-            value = real(*given, **named)
+            value = real(*args, **kwargs)
             if passing(after):
                 die()
             return value
@@ -59,10 +59,10 @@ def set_traps(chosen: tuple[str, int] | None) -> Counter[str]:
     try:
         from nervecord.training.folder import checkpoint, run_folder
     except ImportError:  # a compiler needs no torch
-        return seen
+        return calls
     around(run_folder.Metrics, "write", "before its row", "behind its row")
     around(checkpoint, "save", "before its checkpoint", "after its checkpoint")
-    return seen
+    return calls
 
 
 def _halve(passing: Callable[[str], bool]) -> None:
@@ -79,7 +79,7 @@ def _halve(passing: Callable[[str], bool]) -> None:
         def __enter__(self) -> Halved:
             return self
 
-        def __exit__(self, *given: Any) -> None:
+        def __exit__(self, *args: Any) -> None:
             self.file.close()
 
         def write(self, data: bytes) -> int:

@@ -116,8 +116,8 @@ class Watched:
 
     def command(self) -> list[str]:
         """The process that runs the cases which are left."""
-        left = ["--first", str(self.next), "--cases", str(self.end - self.next)]
-        return [sys.executable, str(HERE / "campaign.py"), "--child", self.kind, *left]
+        options = ["--first", str(self.next), "--cases", str(self.end - self.next)]
+        return [sys.executable, str(HERE / "campaign.py"), "--child", self.kind, *options]
 
     def run(self, stop: float) -> None:
         """All cases, or those until `stop` on the monotonic clock."""
@@ -157,10 +157,10 @@ class Watched:
                 return None if self.next >= self.end else self._over("crashed")
             *lines, buffer = (buffer + piece).split(b"\n")
             for line in lines:
-                said = json.loads(line)
+                message = json.loads(line)
                 ready = True
-                if "case" in said:
-                    self._note(said)
+                if "case" in message:
+                    self._note(message)
             spent, since = processor_time(process.pid), time.monotonic()
         return None
 
@@ -173,19 +173,19 @@ class Watched:
         self.failures.append(f"{self.kind} {self.next}: {how}")
         self.next += 1
 
-    def _note(self, said: dict[str, Any]) -> None:
-        self.counts[said["outcome"]] += 1
-        self.outside |= {f"{self.kind} {said['case']}: {what}" for what in said["outside"]}
+    def _note(self, message: dict[str, Any]) -> None:
+        self.counts[message["outcome"]] += 1
+        self.outside |= {f"{self.kind} {message['case']}: {what}" for what in message["outside"]}
         # The first of several cases that are equal: memory is the most so far, and never falls.
-        self.slowest = max(self.slowest, (said["seconds"], said["case"]), key=lambda pair: pair[0])
-        self.memory = max(self.memory, (said["memory"], said["case"]), key=lambda pair: pair[0])
-        self.total += said["seconds"]
+        self.slowest = max(self.slowest, (message["seconds"], message["case"]), key=lambda pair: pair[0])
+        self.memory = max(self.memory, (message["memory"], message["case"]), key=lambda pair: pair[0])
+        self.total += message["seconds"]
         if self.log:
             with open(self.log, "a") as out:
-                print(json.dumps({"kind": self.kind, **said}), file=out)
-        if said["outcome"] == "raised":
-            self.failures.append(f"{self.kind} {said['case']}: {said['error']}")
-        self.next = said["case"] + 1
+                print(json.dumps({"kind": self.kind, **message}), file=out)
+        if message["outcome"] == "raised":
+            self.failures.append(f"{self.kind} {message['case']}: {message['error']}")
+        self.next = message["case"] + 1
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -210,18 +210,18 @@ def child(kind: str, first: int, count: int, folder: Path) -> None:
     print(json.dumps({"ready": True}), file=out)
     for number in range(first, first + count):
         began = used()[0]
-        said: dict[str, Any] = {"case": number}
+        result: dict[str, Any] = {"case": number}
         try:
-            said["outcome"] = run_case(kind, number, folder)
+            result["outcome"] = run_case(kind, number, folder)
         except (Exception, MemoryError) as error:
             at = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(at.filename).name}:{at.lineno}"
-            said |= {"outcome": "raised", "error": f"{type(error).__name__}: {str(error)[:300]!a} at {place}"}
-        seconds, said["memory"] = used()
-        said["seconds"] = seconds - began
-        said["outside"] = list(outside)
+            result |= {"outcome": "raised", "error": f"{type(error).__name__}: {str(error)[:300]!a} at {place}"}
+        seconds, result["memory"] = used()
+        result["seconds"] = seconds - began
+        result["outside"] = list(outside)
         outside.clear()
-        print(json.dumps(said), file=out)
+        print(json.dumps(result), file=out)
 
 
 def used() -> tuple[float, int]:
@@ -237,33 +237,33 @@ def processor_time(pid: int) -> float:
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def watcher(folder: str, found: list[str]) -> Any:
+def watcher(folder: str, notes: list[str]) -> Any:
     """An audit hook that notes what is written, made, started or connected to outside of a folder."""
     allowed = (folder, "/dev/null")
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
-    def look(event: str, given: tuple[Any, ...]) -> None:
+    def look(event: str, args: tuple[Any, ...]) -> None:
         if event == "open":
-            path, mode, flags = given
+            path, mode, flags = args
             if not isinstance(path, (str, bytes)) or not ((mode and set(mode) & set("wax+")) or flags & writing):
                 return
         elif event in ("os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink", "os.truncate"):
-            path = given[0]
-        elif event == "ctypes.dlopen" and str(given[0]).startswith(folder):
+            path = args[0]
+        elif event == "ctypes.dlopen" and str(args[0]).startswith(folder):
             return  # of the engine c, built there
         elif event in ("socket.connect", "os.system", "os.exec", "os.posix_spawn", "ctypes.dlopen"):
-            found.append(f"{event} {str(given)[:100]}")
+            notes.append(f"{event} {str(args)[:100]}")
             return
         elif event == "subprocess.Popen":
             # Only the guarded readers, and the compiler of the engine c.
-            if "readerchild" not in str(given[1]) and not (given[1][0] == "cc" and folder in str(given[1])):
-                found.append(f"{event} {str(given)[:100]}")
+            if "readerchild" not in str(args[1]) and not (args[1][0] == "cc" and folder in str(args[1])):
+                notes.append(f"{event} {str(args)[:100]}")
             return
         else:
             return
         name = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else str(path)
         if not os.path.abspath(name).startswith(allowed) and "__pycache__" not in name:
-            found.append(f"{event} {name}")
+            notes.append(f"{event} {name}")
 
     return look
 

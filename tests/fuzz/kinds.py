@@ -94,13 +94,13 @@ def run_case(kind: str, number: int, folder: Path) -> str:
     Raises:
         Exception: a promise was broken.
     """
-    given = damaged(kind, number)
+    source = damaged(kind, number)
     path = folder / f"case{KINDS[kind].suffix}"
-    if isinstance(given, bytes):
-        path.write_bytes(given)
-        given = path
+    if isinstance(source, bytes):
+        path.write_bytes(source)
+        source = path
     try:
-        KINDS[kind].check(given, random.Random(f"check {kind} {number}"))
+        KINDS[kind].check(source, random.Random(f"check {kind} {number}"))
     except NervecordError as error:
         text = str(error)
         assert text.isprintable(), f"a message that is no line: {text!r}"
@@ -183,34 +183,34 @@ def check_report(path: Path, rng: random.Random) -> None:
         program = load(whole)
     finally:
         whole.unlink(missing_ok=True)
-    found = nervecord.inspect(program, (program.target,)).to_dict()
+    report = nervecord.inspect(program, (program.target,)).to_dict()
     certificate = program.report.get("certificate")
     rows = () if certificate is None else tuple((what, value) for what, value in certificate_rows(certificate))
     if DRAWS:
-        subject = page.Subject("case", found, program.to_dict())
+        subject = page.Subject("case", report, program.to_dict())
         assert page.render(page.Contents("case", subjects=(subject,), certificates=rows))
 
 
 def run_program(program: Program, rng: random.Random) -> None:
     """A few actions, or blocks, on both engines, which agree."""
-    made = plan(program.subject, None if program.contract else program.schedule)
-    if made.window > MOST_STEPS or sum(op.size for op in program.graph.nodes.values()) > 1 << 16:
+    network_plan = plan(program.subject, None if program.contract else program.schedule)
+    if network_plan.window > MOST_STEPS or sum(op.size for op in program.graph.nodes.values()) > 1 << 16:
         return
     if program.contract is None:
-        run_stream(program, made, rng)
+        run_stream(program, network_plan, rng)
         return
-    sessions: list[Any] = [MachineSession(made)]
+    sessions: list[Any] = [MachineSession(network_plan)]
     if program.graph.level is Level.INTEGER:
         from nervecord.runtime.engines.emulator.session import EmulatorSession
 
-        sessions.append(EmulatorSession(made))
+        sessions.append(EmulatorSession(network_plan))
     contract = program.contract
     size = contract.observation.size
     draw = np.random.default_rng(rng.getrandbits(32))
     low = np.array(contract.action.low or (-np.inf,) * contract.action.size)
     high = np.array(contract.action.high or (np.inf,) * contract.action.size)
-    given = [draw.normal(size=size), draw.normal(size=size) * 1e6, np.full(size, 1.7e308), np.full(size, np.nan)]
-    for k, observation in enumerate(given):
+    observations = [draw.normal(size=size), draw.normal(size=size) * 1e6, np.full(size, 1.7e308), np.full(size, np.nan)]
+    for k, observation in enumerate(observations):
         with np.errstate(all="ignore"):
             actions = [session.step(observation) for session in sessions]
         for action in actions:
@@ -223,7 +223,7 @@ def run_program(program: Program, rng: random.Random) -> None:
             assert all(session.counts.fail_safe[NOT_FINITE] == 1 for session in sessions)
 
 
-def run_stream(program: Program, made: Any, rng: random.Random) -> None:
+def run_stream(program: Program, network_plan: Any, rng: random.Random) -> None:
     """The same of a graph that is no policy."""
     from nervecord.compiler.plan.interpret import simulate
 
@@ -258,10 +258,10 @@ def damage_tree(sound: Path, rng: random.Random) -> dict[str, Any]:
     metadata = root.get("metadata")
     if isinstance(metadata, dict) and rng.random() < 0.6:
         if rng.random() < 0.7:
-            said = json.loads(metadata[KEY])
+            content = json.loads(metadata[KEY])
             for _ in range(rng.choice((1, 1, 2, 3))):
-                mutate_tree(said, rng)
-            metadata[KEY] = to_json(said).decode("utf-8", "surrogatepass")
+                mutate_tree(content, rng)
+            metadata[KEY] = to_json(content).decode("utf-8", "surrogatepass")
         else:
             mutate_tree(metadata, rng)
     else:
@@ -277,12 +277,12 @@ def damage_tree(sound: Path, rng: random.Random) -> dict[str, Any]:
 
 
 def _tree_places(tree: Any) -> list[tuple[Any, Any]]:
-    found = []
+    places = []
     for key, value in tree.items():
-        found.append((tree, key))
+        places.append((tree, key))
         if isinstance(value, dict):
-            found += _tree_places(value)
-    return found
+            places += _tree_places(value)
+    return places
 
 
 def check_tree(tree: dict[str, Any], rng: random.Random) -> None:
@@ -396,8 +396,8 @@ def damage_toml(sound: Path, rng: random.Random) -> bytes:
 
 def check_contract(path: Path, rng: random.Random) -> None:
     """A contract whose fail-safe action can be taken; a network it fits becomes a policy that runs within it."""
-    said = read_contract(path)
-    contract = said.contract
+    contract_file = read_contract(path)
+    contract = contract_file.contract
     low, high = contract.action.low, contract.action.high
     assert np.isfinite(contract.fail_safe).all()
     assert low is None or all(a <= b for a, b in zip(low, contract.fail_safe, strict=True))
@@ -405,7 +405,7 @@ def check_contract(path: Path, rng: random.Random) -> None:
     refusals = []
     for spiking in (False, True):
         try:
-            policy = attach(_network(spiking=spiking), said)
+            policy = attach(_network(spiking=spiking), contract_file)
         except NervecordError as error:
             refusals.append(error)
             continue
@@ -475,5 +475,5 @@ def warm_up(kind: str, folder: Path) -> None:
 
     for wide in (False, True):
         EmulatorSession(load(CORPUS / "policy.nervecord").policy, wide=wide)
-        drawn = load(CORPUS / "drawn1.nervecord")
-        EmulatorStream(plan(drawn.graph, drawn.schedule), wide=wide)
+        program = load(CORPUS / "drawn1.nervecord")
+        EmulatorStream(plan(program.graph, program.schedule), wide=wide)

@@ -57,26 +57,26 @@ MOST_FILE = 1 << 16
 def draw_layout(sound: Path, rng: random.Random) -> Any:
     """A tiny file: the tree of a NIR file, or a program."""
     draw = _nir if rng.random() < 0.5 else _program
-    while _length(drawn := draw(rng)) > MOST_FILE:
+    while _length(layout := draw(rng)) > MOST_FILE:
         pass
-    return drawn
+    return layout
 
 
-def _length(drawn: bytes | dict[str, Any]) -> int:
+def _length(layout: bytes | dict[str, Any]) -> int:
     """Bytes of a program, or of the arrays in a tree."""
-    if isinstance(drawn, bytes):
-        return len(drawn)
-    fields = (field for node in drawn["node"]["nodes"].values() for field in node.values())
+    if isinstance(layout, bytes):
+        return len(layout)
+    fields = (field for node in layout["node"]["nodes"].values() for field in node.values())
     return sum(field.nbytes for field in fields if isinstance(field, np.ndarray))
 
 
-def check_layout(given: Any, rng: random.Random) -> None:
+def check_layout(layout: Any, rng: random.Random) -> None:
     """Everything that can be asked of it."""
-    if isinstance(given, dict):
-        subject = require(import_graph(given["node"], where="case.nir", dt=1e-3), where="case.nir")
+    if isinstance(layout, dict):
+        subject = require(import_graph(layout["node"], where="case.nir", dt=1e-3), where="case.nir")
         use(Program("reference", discretise(subject, dt=1e-3)), rng)
         return
-    use(load_program(given), rng)
+    use(load_program(layout), rng)
 
 
 def use(program: Program, rng: random.Random) -> None:
@@ -112,25 +112,25 @@ def _simulated(program: Program, rng: random.Random) -> None:
 
 
 def _affordable(program: Program) -> bool:
-    made = plan(program.graph, program.schedule)
-    entering = sum(program.graph.nodes[name].size for name in program.graph.inputs) * made.schedule.steps
-    return operations(made) <= MOST_RUN and made.window <= MOST_STEPS and entering <= MOST_ENTERING
+    network_plan = plan(program.graph, program.schedule)
+    entering = sum(program.graph.nodes[name].size for name in program.graph.inputs) * network_plan.schedule.steps
+    return operations(network_plan) <= MOST_RUN and network_plan.window <= MOST_STEPS and entering <= MOST_ENTERING
 
 
 def _compiled(program: Program, rng: random.Random) -> None:
     target = rng.choice(("lava", "lava", "c", "onnx", "reference"))
     dense = rng.random() < 0.5
-    made = nervecord.compile(
+    result = nervecord.compile(
         program.graph,
         target,
         inputs="spikes",
         steps=rng.choice((None, 4)),
         **({"weight_bits": 4} if dense and target == "lava" else {}),
     )
-    assert made.to_bytes()
-    if _affordable(made) and target != "onnx":
-        with nervecord.stream(made) as session:
-            session.run(_inputs(made, rng))
+    assert result.to_bytes()
+    if _affordable(result) and target != "onnx":
+        with nervecord.stream(result) as session:
+            session.run(_inputs(result, rng))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def _ops(rng: random.Random) -> list[tuple[str, Op]]:
     return ops
 
 
-def _named(rng: random.Random) -> list[tuple[str, Op]]:
+def _chain_nodes(rng: random.Random) -> list[tuple[str, Op]]:
     ops = _ops(rng)
     first, last = ops[0][1].in_shape, ops[-1][1].out_shape
     if rng.random() < 0.1 and np.prod(first, dtype=object) < 64:
@@ -237,7 +237,7 @@ def _named(rng: random.Random) -> list[tuple[str, Op]]:
 
 
 def _program(rng: random.Random) -> bytes:
-    graph: Graph = chain(Level.DISCRETE, _named(rng), dt=1e-3)
+    graph: Graph = chain(Level.DISCRETE, _chain_nodes(rng), dt=1e-3)
     steps = rng.choice((1, 1, 4, 1 << 12, 1 << 16))
     return Program("reference", graph, None, Schedule(steps, rng.choice(("reset", "carried")))).to_bytes()
 
@@ -245,8 +245,8 @@ def _program(rng: random.Random) -> bytes:
 def _nir(rng: random.Random) -> dict[str, Any]:
     """As the child that reads HDF5 hands it over."""
     nodes: dict[str, Any] = {}
-    named = _named(rng)
-    for name, op in named:
+    items = _chain_nodes(rng)
+    for name, op in items:
         if isinstance(op, (Input, Output)):
             nodes[name] = {"type": type(op).__name__, "shape": np.array(op.shape)}
             continue

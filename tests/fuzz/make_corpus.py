@@ -55,8 +55,8 @@ def main() -> None:
     }
     for name, policy in policies.items():
         program = compile_graph(policy, LavaTarget())
-        kept = Program("lava", program.graph, program.contract, versions={"nervecord": "0.1.0"})
-        (CORPUS / f"{name}.nervecord").write_bytes(kept.to_bytes())
+        bare = Program("lava", program.graph, program.contract, versions={"nervecord": "0.1.0"})
+        (CORPUS / f"{name}.nervecord").write_bytes(bare.to_bytes())
         if name == "policy":
             reported = {**program.report, "certificate": certificate.to_dict()}
             (CORPUS / "policy.report.json").write_bytes(canonical(reported) + b"\n")
@@ -71,8 +71,8 @@ def main() -> None:
     (CORPUS / "stream.nervecord").write_bytes(stream.to_bytes())
     for seed in (1, 4):
         case = draw(seed)
-        drawn = Program("lava", case.plan.graph, schedule=case.plan.schedule)
-        (CORPUS / f"drawn{seed}.nervecord").write_bytes(drawn.to_bytes())
+        stream_program = Program("lava", case.plan.graph, schedule=case.plan.schedule)
+        (CORPUS / f"drawn{seed}.nervecord").write_bytes(stream_program.to_bytes())
     generate.write(CORPUS / "foreign.nir", generate.sound())
     (CORPUS / "ours.nir").write_bytes(nir_bytes(small))
     (CORPUS / "population.nir").write_bytes(nir_bytes(policies["population"]))

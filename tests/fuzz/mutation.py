@@ -101,23 +101,23 @@ JUNK: tuple[Any, ...] = (
 
 def places(tree: Any) -> list[tuple[Any, Any]]:
     """(parent, key) of everything in nested dicts and lists."""
-    found: list[tuple[Any, Any]] = []
-    left = [tree]
-    while left:
-        value = left.pop()
+    pairs: list[tuple[Any, Any]] = []
+    stack = [tree]
+    while stack:
+        value = stack.pop()
         keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
         for key in keys:
-            found.append((value, key))
-            left.append(value[key])
-    return found
+            pairs.append((value, key))
+            stack.append(value[key])
+    return pairs
 
 
 def mutate_tree(tree: Any, rng: random.Random) -> None:
     """Replace, remove, double, move or add one thing, or nudge a number."""
-    found = places(tree)
-    if not found:
+    pairs = places(tree)
+    if not pairs:
         return
-    parent, key = rng.choice(found)
+    parent, key = rng.choice(pairs)
     value = parent[key]
     what = rng.random()
     if what < 0.12:
@@ -129,7 +129,7 @@ def mutate_tree(tree: Any, rng: random.Random) -> None:
     elif what < 0.34 and isinstance(parent, dict):
         parent[rng.choice([*parent, "x", "kind", "name", "shape", "origin", "delay"])] = copy.deepcopy(value)
     elif what < 0.5:
-        other, at = rng.choice(found)
+        other, at = rng.choice(pairs)
         if at in other if isinstance(other, dict) else at < len(other):
             parent[key] = copy.deepcopy(other[at])
     elif what < 0.75 and isinstance(value, (int, float)) and not isinstance(value, bool):

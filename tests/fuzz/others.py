@@ -120,8 +120,8 @@ def damage_description(sound: Path, rng: random.Random) -> bytes:
 def check_description(path: Path, rng: random.Random) -> None:
     """A program that is inspected for the chip that it describes, and runs."""
     program = load_program(path)
-    found = nervecord.inspect(program, (program.target,))
-    assert json.dumps(found.to_dict(), allow_nan=False)
+    report = nervecord.inspect(program, (program.target,))
+    assert json.dumps(report.to_dict(), allow_nan=False)
     assert program.contract is not None
     with nervecord.open(program, engine="definition") as session:
         assert np.isfinite(session.step(np.zeros(program.contract.observation.size))).all()
@@ -148,9 +148,9 @@ def damage_recording(sound: Path, rng: random.Random) -> dict[str, Any]:
     return tree
 
 
-def _is_number(held: Any) -> bool:
+def _is_number(value: Any) -> bool:
     """Whether it is what the child gives of an attribute."""
-    return isinstance(held, np.ndarray) and held.shape == () and held.dtype.kind in "iuf"
+    return isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind in "iuf"
 
 
 def check_recording(tree: Any, rng: random.Random) -> None:
@@ -158,8 +158,8 @@ def check_recording(tree: Any, rng: random.Random) -> None:
     sizes = {"grid": 3} if rng.random() < 0.5 else {"events": 3}
     content = _recorded(tree) if isinstance(tree, Path) else tree
     with mock.patch.object(nirdata, "read_hdf5", return_value=content):
-        found = nirdata.read_nirdata("case.h5", sizes, rng.choice((1e-3, 1e-3, 1e-9, 1e3, None)))
-    for name, rows in found.items():
+        data = nirdata.read_nirdata("case.h5", sizes, rng.choice((1e-3, 1e-3, 1e-9, 1e3, None)))
+    for name, rows in data.items():
         assert rows.dtype == np.float64
         assert rows.ndim == 3
         assert rows.shape[2] == sizes[name]

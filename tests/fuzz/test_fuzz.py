@@ -103,31 +103,31 @@ def _outcome(kind: str, sound: Path, folder: Path) -> str:
 
 
 def test_the_watcher_sees_what_is_written_outside(tmp_path: Path) -> None:
-    found: list[str] = []
-    look = watcher(str(tmp_path), found)
+    notes: list[str] = []
+    look = watcher(str(tmp_path), notes)
     look("open", (str(tmp_path / "case"), "wb", os.O_WRONLY))
     look("open", ("/etc/passwd", "r", os.O_RDONLY))
     look("subprocess.Popen", ("python", ["python", "-c", "import readerchild"], None, None))
-    assert found == []
+    assert notes == []
     look("open", ("/etc/passwd", "w", os.O_WRONLY))
     look("os.mkdir", ("/tmp/elsewhere", 0o777, -1))
     look("subprocess.Popen", ("sh", ["sh", "-c", "true"], None, None))
     look("socket.connect", (None, ("127.0.0.1", 80)))
-    assert len(found) == 4
+    assert len(notes) == 4
 
 
 @pytest.mark.slow
 def test_the_compiled_loop_stays_within_its_memory(tmp_path: Path) -> None:
     """With numba's checks of bounds, which cost a compilation of a minute."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(HERE / "campaign.py"), "--bounds", "--kind", "program", "--cases", "300"],
         capture_output=True,
         text=True,
         timeout=900,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "program" in done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "program" in process.stdout
 
 
 @pytest.mark.long
@@ -141,8 +141,8 @@ def test_a_campaign_counts_what_fails(tmp_path: Path) -> None:
         def command(self) -> list[str]:
             return [sys.executable, "-c", self.script.replace("FIRST", str(self.next))]
 
-    said = json.dumps({"case": 0, "outcome": "read", "seconds": 0.1, "memory": MOST_MEMORY, "outside": ["open /x"]})
-    Broken.script = f"import os\nif FIRST == 0:\n    print({said!r}, flush=True)\n    os.abort()\n" + (
+    message = json.dumps({"case": 0, "outcome": "read", "seconds": 0.1, "memory": MOST_MEMORY, "outside": ["open /x"]})
+    Broken.script = f"import os\nif FIRST == 0:\n    print({message!r}, flush=True)\n    os.abort()\n" + (
         "elif FIRST == 2:\n    print('{}', flush=True)\n    import time; time.sleep(60)\n"
     )
     watched = Broken("program", 0, 4, bounds=False)

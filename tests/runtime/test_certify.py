@@ -22,11 +22,11 @@ def certificate(floating: list[float], compiled: list[float], tolerance: float =
 
 def test_the_loss_is_that_of_the_pairs() -> None:
     floating, compiled = np.array([100.0, 300.0, 200.0]), np.array([99.0, 294.0, 201.0])
-    found = certificate(floating.tolist(), compiled.tolist())
-    assert found.loss == pytest.approx((1 + 6 - 1) / 3 / 200)
+    result = certificate(floating.tolist(), compiled.tolist())
+    assert result.loss == pytest.approx((1 + 6 - 1) / 3 / 200)
     # Over the pairs: the spread of the returns themselves is not in it.
-    assert found.half == pytest.approx(interval95(floating - compiled) / 200)
-    assert found.half < interval95(floating) / 200 / 10
+    assert result.half == pytest.approx(interval95(floating - compiled) / 200)
+    assert result.half < interval95(floating) / 200 / 10
 
 
 def test_its_verdict_has_three_values() -> None:
@@ -40,31 +40,31 @@ def test_its_verdict_has_three_values() -> None:
 
 
 def test_it_plays_until_the_interval_is_narrow() -> None:
-    seen: list[tuple[int, int, float]] = []
-    found = nervecord.certify(
+    rounds: list[tuple[int, int, float]] = []
+    result = nervecord.certify(
         ZOO / "cartpole.nervecord",
         ZOO / "policy.nir",
-        progress=lambda *row: seen.append(row),
+        progress=lambda *row: rounds.append(row),
         most=100,
         wrappers=("TimeLimit:40",),
     )
-    assert found.verdict == "holds"
-    assert (found.environment, len(found.floating), found.observations) == ("CartPole-v1", LEAST, 2048)
-    assert seen == [(LEAST, 100, found.half)]
-    assert 0 < found.error["different"] < 0.05
+    assert result.verdict == "holds"
+    assert (result.environment, len(result.floating), result.observations) == ("CartPole-v1", LEAST, 2048)
+    assert rounds == [(LEAST, 100, result.half)]
+    assert 0 < result.error["different"] < 0.05
 
 
 @pytest.mark.long
 def test_it_plays_more_where_the_returns_spread(tmp_path: Path) -> None:
     weak = nervecord.compile(ZOO / "policy.nir", "lava", weight_bits=2)
-    seen: list[tuple[int, int, float]] = []
-    found = nervecord.certify(
-        weak, ZOO / "policy.nir", tolerance=0.002, most=100, environments=50, progress=lambda *row: seen.append(row)
+    rounds: list[tuple[int, int, float]] = []
+    result = nervecord.certify(
+        weak, ZOO / "policy.nir", tolerance=0.002, most=100, environments=50, progress=lambda *row: rounds.append(row)
     )
-    played = len(found.floating)
-    assert played == 100 or (played < 100 and found.half <= 0.002)
-    assert [row[0] for row in seen] == list(range(50, played + 1, 50))
-    assert np.isfinite(found.loss)
+    played = len(result.floating)
+    assert played == 100 or (played < 100 and result.half <= 0.002)
+    assert [row[0] for row in rounds] == list(range(50, played + 1, 50))
+    assert np.isfinite(result.loss)
 
 
 def test_what_makes_no_sense_is_refused() -> None:

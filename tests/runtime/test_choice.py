@@ -82,9 +82,9 @@ def test_actions_numbered_from_one_are_refused() -> None:
 def test_what_spaces_and_tasks_say() -> None:
     assert choices_of(gymnasium.spaces.Discrete(3)) == 3
     assert choices_of(gymnasium.spaces.Box(-1, 1, (3,))) == 0
-    for name, wanted in (("CartPole-v1", 0.02), ("Pendulum-v1", 0.05), ("Acrobot-v1", 0.2), ("MountainCar-v0", None)):
+    for name, expected in (("CartPole-v1", 0.02), ("Pendulum-v1", 0.05), ("Acrobot-v1", 0.2), ("MountainCar-v0", None)):
         environment = gymnasium.make(name)
-        assert stated_period(environment) == wanted
+        assert stated_period(environment) == expected
         environment.close()
 
 
@@ -94,13 +94,13 @@ def test_a_nan_gives_the_fail_safe_choice(engine: type[MachineSession] | type[Em
     integers, _ = lowered(policy)
     assert policy.recorded is not None
     rows = policy.recorded[:4].copy()
-    wanted = MachineSession(integers, batch=4).step(rows)
+    expected = MachineSession(integers, batch=4).step(rows)
     rows[1, 2] = np.nan
     with engine(integers, batch=4) as session:
         actions = session.step(rows)
         assert actions.shape == (4, 1)
         assert actions[1, 0] == 2.0  # the contract's
-        assert np.array_equal(actions[[0, 2, 3]], wanted[[0, 2, 3]])
+        assert np.array_equal(actions[[0, 2, 3]], expected[[0, 2, 3]])
         assert session.counts.fail_safe == {NOT_FINITE: 1}
         session.reset(1)
         assert session.step(policy.recorded[0]).shape == (1,)
@@ -110,10 +110,10 @@ def test_compare_counts_other_choices() -> None:
     policy = cartpole((4, 12, 3))
     integers, report = lowered(policy)
     assert policy.recorded is not None
-    found = compare(MachineSession(policy), MachineSession(integers), policy.recorded)
-    assert (found.action_rms, found.action_max) == (None, None)
-    assert found.actions_different == report["choices_different"]
-    readout = found.layers[-1]
+    comparison = compare(MachineSession(policy), MachineSession(integers), policy.recorded)
+    assert (comparison.action_rms, comparison.action_max) == (None, None)
+    assert comparison.actions_different == report["choices_different"]
+    readout = comparison.layers[-1]
     assert readout.layer == "readout"
     # In the float policy's units on both sides.
     assert readout.largest < 1
@@ -127,8 +127,8 @@ def test_compare_counts_other_choices() -> None:
 def test_the_report_of_choices_by_hand() -> None:
     preferred = np.array([[1.0, 0.5, 0.0], [0.2, 0.9, 0.8], [0.0, 0.0, 3.0], [1.0, 0.6, 0.9]])
     rows = np.array([[1.0, 1.0, 0.0], [0.2, 0.8, 0.9], [0.0, 0.0, 3.0], [0.7, 0.6, 0.9]])
-    chosen = rows.argmax(axis=1)[:, None].astype(float)
-    report = choice_report(preferred, chosen, rows)
+    choices = rows.argmax(axis=1)[:, None].astype(float)
+    report = choice_report(preferred, choices, rows)
     assert report["choices_different"] == 2
     assert report["choice_margin_max"] == pytest.approx(0.1)
     assert report["choice_ties"] == 1

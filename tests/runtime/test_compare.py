@@ -52,10 +52,10 @@ def test_a_policy_equals_itself_and_its_emulator_the_definition(
     integer = lowered(policy)
     rows = recorded(policy, 12)
     for a, b in ((MachineSession(policy), MachineSession(policy)), (MachineSession(integer), EmulatorSession(integer))):
-        found = compare(a, b, rows, mode=mode)
-        assert found.identical
-        assert found.agrees
-        assert found.tolerance == 0
+        comparison = compare(a, b, rows, mode=mode)
+        assert comparison.identical
+        assert comparison.agrees
+        assert comparison.tolerance == 0
 
 
 @pytest.mark.hypothesis
@@ -63,17 +63,17 @@ def test_a_policy_equals_itself_and_its_emulator_the_definition(
 @pytest.mark.parametrize(("carried", "recurrent"), [(False, False), (True, False), (True, True)])
 def test_policies_that_branch_equal_themselves(mode, carried: bool, recurrent: bool) -> None:
     """Skips, fan-in, delays above one step, loops: replayed alone, each population does what it did in its place."""
-    seen = 0
+    delays = 0
     seeds = range(5 if examples.ALL else 2)
     for seed in seeds:
         policy, integer = branched(seed, carried, recurrent)
         rows = recorded(policy, 5)
-        found = compare(MachineSession(policy), MachineSession(policy), rows, mode=mode)
-        assert found.identical, (seed, found.first)
-        assert found.alone == ()
+        comparison = compare(MachineSession(policy), MachineSession(policy), rows, mode=mode)
+        assert comparison.identical, (seed, comparison.first)
+        assert comparison.alone == ()
         assert compare(MachineSession(integer), EmulatorSession(integer), rows, mode=mode).identical, seed
-        seen += sum(isinstance(step.op, Affine) and step.op.delay > 1 for step in plan(policy).connections)
-    assert seen or not carried
+        delays += sum(isinstance(step.op, Affine) and step.op.delay > 1 for step in plan(policy).connections)
+    assert delays or not carried
 
 
 @pytest.mark.parametrize(("carried", "recurrent"), [(False, False), (True, False), (True, True)])
@@ -82,9 +82,9 @@ def test_float_and_integer_branches_are_aligned_step_by_step(carried: bool, recu
     seeds = range(5 if examples.ALL else 2)
     for seed in seeds:
         policy, integer = branched(seed, carried, recurrent)
-        found = compare(MachineSession(policy), MachineSession(integer), recorded(policy, 16), mode="layers")
-        assert found.tolerance == 0.01
-        for layer in found.layers:
+        comparison = compare(MachineSession(policy), MachineSession(integer), recorded(policy, 16), mode="layers")
+        assert comparison.tolerance == 0.01
+        for layer in comparison.layers:
             if layer.spiking:
                 compared += layer.compared
                 different += layer.different
@@ -105,15 +105,20 @@ def test_one_changed_neuron_is_named(state: str, step: int) -> None:
     bias = layer.bias.copy()
     bias[11] -= 50.0
     other = with_node(policy, "fc2", layer.replace(bias=bias))
-    found = compare(MachineSession(policy), MachineSession(other), recorded(policy, 5), mode="layers")
-    assert found.first is not None
-    assert (found.first.action, found.first.step, found.first.layer, found.first.neuron) == (0, step, "lif2", 11)
-    first, second, readout = found.layers
+    comparison = compare(MachineSession(policy), MachineSession(other), recorded(policy, 5), mode="layers")
+    assert comparison.first is not None
+    assert (comparison.first.action, comparison.first.step, comparison.first.layer, comparison.first.neuron) == (
+        0,
+        step,
+        "lif2",
+        11,
+    )
+    first, second, readout = comparison.layers
     assert first.different == 0  # the layer before it is untouched
     assert readout.different == 0  # and fed with the same spikes, so is the one behind
     assert second.different > 0
-    assert not found.identical
-    assert not found.agrees
+    assert not comparison.identical
+    assert not comparison.agrees
     free = compare(MachineSession(policy), MachineSession(other), recorded(policy, 5))
     assert free.layers[2].different > 0  # running free, it carries on
 
@@ -126,8 +131,8 @@ def test_spikes_next_to_the_threshold_are_told_apart() -> None:
     spike = dataclasses.replace(hidden.spike, threshold=hidden.spike.threshold * (1 + 1e-2))
     nudged = with_node(policy, "lif1", hidden.replace(spike=spike))
     rows = recorded(policy, 64)
-    found = compare(MachineSession(policy), MachineSession(nudged), rows, mode="layers", epsilon=0.011)
-    layer = found.layers[0]
+    comparison = compare(MachineSession(policy), MachineSession(nudged), rows, mode="layers", epsilon=0.011)
+    layer = comparison.layers[0]
     assert layer.near is not None
     # The first to flip lies at the threshold; later ones follow from a membrane that was not reset with its twin.
     assert 0.5 * layer.different < layer.near <= layer.different
@@ -137,12 +142,12 @@ def test_spikes_next_to_the_threshold_are_told_apart() -> None:
 
 def test_float_and_integer_are_aligned_step_by_step() -> None:
     policy = random_policy(sizes=(27, 24, 24, 8), recorded=64)
-    found = compare(MachineSession(policy), MachineSession(lowered(policy)), recorded(policy, 32), mode="layers")
-    for layer in found.layers[:2]:
+    comparison = compare(MachineSession(policy), MachineSession(lowered(policy)), recorded(policy, 32), mode="layers")
+    for layer in comparison.layers[:2]:
         assert layer.compared == 32 * 5 * 24
         assert layer.different < 0.03 * layer.compared
-    assert found.layers[2].largest < 0.2
-    assert found.to_dict()["identical"] is False
+    assert comparison.layers[2].largest < 0.2
+    assert comparison.to_dict()["identical"] is False
 
 
 def test_whether_it_agrees_is_a_matter_of_the_tolerance() -> None:
@@ -184,8 +189,8 @@ def test_a_bias_source_that_lowering_appended_is_left_out(mode) -> None:
     assert [bias_source(network_plan, unit) for unit in network_plan.units] == [True, True, False]
     sessions = MachineSession(policy), MachineSession(integer)
     for a, b in (sessions, sessions[::-1]):
-        found = compare(a, b, recorded(policy, 16), mode=mode)
-        first = found.layers[0]
+        comparison = compare(a, b, recorded(policy, 16), mode=mode)
+        first = comparison.layers[0]
         assert first.compared == 16 * 5 * 24
         assert first.different < 0.03 * first.compared
     assert compare(sessions[1], sessions[1], recorded(policy, 8), mode=mode).identical
@@ -245,14 +250,14 @@ def test_what_cannot_be_compared_is_refused() -> None:
 def test_populations_of_other_names_are_compared_in_order() -> None:
     policy = random_policy()
     other = renamed(renamed(policy, "lif", "x"), "readout", "y")
-    found = compare(MachineSession(policy), MachineSession(other), recorded(policy, 4), mode="layers")
-    assert ([layer.layer for layer in found.layers], found.alone) == (["lif1 | x1", "readout | y"], ())
-    assert found.identical
+    comparison = compare(MachineSession(policy), MachineSession(other), recorded(policy, 4), mode="layers")
+    assert ([layer.layer for layer in comparison.layers], comparison.alone) == (["lif1 | x1", "readout | y"], ())
+    assert comparison.identical
 
 
 def test_populations_that_one_side_has_alone_are_named() -> None:
     policy = random_policy(sizes=(27, 16, 16, 8))
-    found = compare(MachineSession(policy), MachineSession(renamed(policy, "lif2", "other")), recorded(policy, 4))
-    assert found.alone == ("lif2", "other")
-    assert [layer.layer for layer in found.layers] == ["lif1", "readout"]
-    assert found.identical
+    comparison = compare(MachineSession(policy), MachineSession(renamed(policy, "lif2", "other")), recorded(policy, 4))
+    assert comparison.alone == ("lif2", "other")
+    assert [layer.layer for layer in comparison.layers] == ["lif1", "readout"]
+    assert comparison.identical

@@ -83,13 +83,13 @@ def test_a_session_in_two_threads_gives_every_thread_its_own_actions(programs: d
     program = compile_graph(policy, ReferenceTarget() if engine == "floats" else LavaTarget())
     session = nervecord.open(program, engine=None if engine == "floats" else engine)
     observations = np.random.default_rng(0).normal(size=(2, 50, 3))
-    wanted = [[session.step(observation) for observation in rows] for rows in observations]
+    expected = [[session.step(observation) for observation in rows] for rows in observations]
     wrong: list[int] = []
     times = 40 if engine == "emulator" else 3
 
     def ask(k: int) -> None:
         for _ in range(times):
-            for observation, action in zip(observations[k], wanted[k], strict=True):
+            for observation, action in zip(observations[k], expected[k], strict=True):
                 if not np.array_equal(session.step(observation), action):
                     wrong.append(k)
 

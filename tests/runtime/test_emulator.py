@@ -91,10 +91,10 @@ def assert_same_actions(policy: Policy, observations: np.ndarray) -> bool:
         action, trace, state = plain.step(rows, active), plain.trace(), plain.state()
         for engine in engines:
             np.testing.assert_array_equal(engine.step(rows, active), action)
-            found = engine.trace()
-            assert list(found) == list(trace)
+            actual = engine.trace()
+            assert list(actual) == list(trace)
             for name, values in trace.items():
-                np.testing.assert_array_equal(found[name], values, err_msg=name)
+                np.testing.assert_array_equal(actual[name], values, err_msg=name)
             assert_same_state(state, engine.state())
         if k == 5 and batch > 1:
             for session in (plain, *engines):
@@ -169,13 +169,13 @@ def test_the_longest_delay_and_wide_products() -> None:
     network_plan = plan(graph.replace(nodes=nodes, arithmetic=arithmetic), Schedule(512, "carried"))
     plain, fast = MachineStream(network_plan), EmulatorStream(network_plan)
     rng = np.random.default_rng(0)
-    seen = 0.0
+    total = 0.0
     for _ in range(10):
         x = rng.normal(size=(512, 40)) * (1 << 23)
-        found = fast.step(x)
-        np.testing.assert_array_equal(found, plain.step(x))
-        seen += np.abs(found).sum()
-    assert seen > 0
+        actual = fast.step(x)
+        np.testing.assert_array_equal(actual, plain.step(x))
+        total += np.abs(actual).sum()
+    assert total > 0
 
 
 def test_a_sparse_matrix_takes_a_place_for_each_of_its_weights() -> None:
@@ -267,14 +267,16 @@ def test_one_session_in_two_threads_gives_each_its_own_actions() -> None:
     policy = compiled()
     assert policy.recorded is not None
     session = EmulatorSession(policy)
-    wanted = [session.step(row) for row in policy.recorded]
+    expected = [session.step(row) for row in policy.recorded]
     wrong: list[int] = []
 
     def drive(order: range) -> None:
         assert policy.recorded is not None
         rows = [policy.recorded[k % RECORDED] for k in order]
         wrong.extend(
-            k for k, row in zip(order, rows, strict=True) if not np.array_equal(session.step(row), wanted[k % RECORDED])
+            k
+            for k, row in zip(order, rows, strict=True)
+            if not np.array_equal(session.step(row), expected[k % RECORDED])
         )
 
     threads = [threading.Thread(target=drive, args=(range(start, start + 1500),)) for start in (0, 11)]
@@ -294,8 +296,8 @@ def test_a_copy_goes_on_from_the_same_state() -> None:
         session.step(row)
     twins = [copy.deepcopy(session), pickle.loads(pickle.dumps(session))]
     for row in policy.recorded[5:20]:
-        wanted = session.step(row)
-        assert all(np.array_equal(twin.step(row), wanted) for twin in twins)
+        expected = session.step(row)
+        assert all(np.array_equal(twin.step(row), expected) for twin in twins)
     assert all(twin.counts == session.counts for twin in twins)
 
 
@@ -318,8 +320,8 @@ def test_nothing_is_read_or_written_out_of_bounds(tmp_path: Path) -> None:
     )
     # numba's cache does not tell code with checks from code without.
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(tests)}
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stdout.strip()) == (0, "done"), found.stderr[-2000:]
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout.strip()) == (0, "done"), process.stderr[-2000:]
 
 
 @pytest.mark.slow
@@ -335,11 +337,11 @@ def test_a_damaged_cache_costs_time_and_one_warning_and_is_made_anew(tmp_path: P
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tests)}
 
     def run() -> str:
-        found = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
         )
-        assert found.returncode == 0, found.stderr[-2000:]
-        return found.stdout.strip()
+        assert process.returncode == 0, process.stderr[-2000:]
+        return process.stdout.strip()
 
     assert run() == "[]"
     files = list((tmp_path / "cache").rglob("*.nb[ic]"))
@@ -406,7 +408,7 @@ def test_numba_is_imported_with_the_first_emulator_and_its_absence_is_said() -> 
         "except NervecordError as error: print(error, '|', error.hint)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(tests)}
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert re.search(r"^emulator: .*\bnumba\b", found.stdout, re.MULTILINE)
-    assert "the engine definition" in found.stdout
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert re.search(r"^emulator: .*\bnumba\b", process.stdout, re.MULTILINE)
+    assert "the engine definition" in process.stdout

@@ -137,9 +137,9 @@ def test_numbers_of_another_shape_are_none_of_the_fast_chain(name: str) -> None:
     policy = with_node(policy, node, change(policy.graph.nodes[node]))
     rows = np.random.default_rng(0).normal(size=(20, 4))
     with MachineSession(policy) as definition, EmulatorSession(policy) as emulator:
-        wanted = np.array([definition.step(row) for row in rows])
-        np.testing.assert_array_equal([emulator.step(row) for row in rows], wanted)
-        assert len(np.unique(wanted)) > 10
+        expected = np.array([definition.step(row) for row in rows])
+        np.testing.assert_array_equal([emulator.step(row) for row in rows], expected)
+        assert len(np.unique(expected)) > 10
         assert not emulator.fused
 
 

@@ -40,9 +40,9 @@ HOSTILE = "</script><script>window.hacked = 1</script><img src='https://example.
 
 
 def facts(graph: Graph | Policy) -> dict[str, Any]:
-    found = nervecord.inspect(graph, ()).to_dict()["graph"]
-    assert found is not None
-    return found
+    result = nervecord.inspect(graph, ()).to_dict()["graph"]
+    assert result is not None
+    return result
 
 
 def braille() -> Graph:
@@ -163,16 +163,16 @@ def test_toolbars_appear_on_hover_above_the_plot(kind: str) -> None:
     """A browser's test looks where there is one."""
     text = page.render(contents(kind))
     assert 'displayModeBar: "hover"' in text
-    (found,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', text, re.DOTALL)
-    for figure in json.loads(found).values():
+    (data,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', text, re.DOTALL)
+    for figure in json.loads(data).values():
         assert figure["layout"]["margin"]["t"] >= TOOLBAR
         assert figure["layout"]["modebar"]["orientation"] == "h"
 
 
 def test_what_a_report_of_a_program_says() -> None:
-    shown = contents("compile")
-    words = " ".join(" ".join(parsed(page.render(shown)).text).split())
-    data = shown.subjects[0].program
+    report = contents("compile")
+    words = " ".join(" ".join(parsed(page.render(report)).text).split())
+    data = report.subjects[0].program
     assert data is not None
     assert "estimate, not measured" in words
     assert "2018, IEEE Micro 38(1), Table 2" in words
@@ -188,9 +188,9 @@ def test_what_a_report_of_a_program_says() -> None:
 
 
 def test_every_finding_stands_in_it_with_its_fix() -> None:
-    shown = contents("inspect")
-    words = " ".join(" ".join(parsed(page.render(shown)).text).split())
-    findings = [f for target in shown.subjects[0].inspection["targets"] for f in target["findings"]]
+    report = contents("inspect")
+    words = " ".join(" ".join(parsed(page.render(report)).text).split())
+    findings = [f for target in report.subjects[0].inspection["targets"] for f in target["findings"]]
     assert {finding["severity"] for finding in findings} >= {"error", "unknown", "info"}
     for finding in findings:
         for text in (finding["code"], finding["message"], finding["fix"]):
@@ -279,11 +279,11 @@ def test_ranges_are_shares_of_what_the_arithmetic_holds() -> None:
 
 
 def test_columns_run_from_input_to_output_and_loops_are_cut() -> None:
-    found = lay_out(facts(braille()))
-    column = {name: place[0] for name, place in found.places.items()}
-    assert found.back == {("lif1.w_rec", "lif1.lif")}
+    drawing = lay_out(facts(braille()))
+    column = {name: place[0] for name, place in drawing.places.items()}
+    assert drawing.back == {("lif1.w_rec", "lif1.lif")}
     assert [column[name] for name in ("input", "fc1", "lif1.lif", "fc2", "lif2", "output")] == [0, 1, 2, 3, 4, 5]
-    assert len(set(found.places.values())) == len(found.places)
+    assert len(set(drawing.places.values())) == len(drawing.places)
 
 
 def test_every_edge_but_those_back_goes_to_the_right() -> None:
@@ -291,23 +291,23 @@ def test_every_edge_but_those_back_goes_to_the_right() -> None:
     for _ in range(20):
         nodes = [{"id": f"n{k}"} for k in range(12)]
         edges = [[f"n{a}", f"n{b}"] for a, b in {tuple(rng.integers(0, 12, 2).tolist()) for _ in range(18)}]
-        found = lay_out({"nodes": nodes, "edges": edges})
-        assert len(set(found.places.values())) == 12
+        drawing = lay_out({"nodes": nodes, "edges": edges})
+        assert len(set(drawing.places.values())) == 12
         for a, b in edges:
-            assert ((a, b) in found.back) or found.places[a][0] < found.places[b][0]
+            assert ((a, b) in drawing.back) or drawing.places[a][0] < drawing.places[b][0]
 
 
 def test_the_cores_of_a_target_have_colours_and_numbers() -> None:
     graph = random_policy(sizes=(27, 300, 8))
     report = nervecord.inspect(graph, ("loihi1",)).to_dict()
-    found = cores_of(report["graph"], report["targets"][0]["resources"])
+    cores = cores_of(report["graph"], report["targets"][0]["resources"])
     layers = report["targets"][0]["resources"]["layers"]
     first = 0
     for layer in layers:
-        assert (found[layer["name"]].first, found[layer["name"]].last) == (first, first + layer["cores"] - 1)
+        assert (cores[layer["name"]].first, cores[layer["name"]].last) == (first, first + layer["cores"] - 1)
         first += layer["cores"]
-    assert found["fc1"].colour == found["lif1"].colour != found["readout"].colour == found["fc2"].colour
-    assert set(found) == {"fc1", "lif1", "fc2", "readout"}
+    assert cores["fc1"].colour == cores["lif1"].colour != cores["readout"].colour == cores["fc2"].colour
+    assert set(cores) == {"fc1", "lif1", "fc2", "readout"}
 
 
 @pytest.mark.parametrize("make", [random_policy, braille, hostile])
@@ -325,11 +325,13 @@ def test_graphviz_reads_the_dot(make: Any, tmp_path: Path) -> None:
     if shutil.which("dot") is None:
         pytest.skip("Graphviz is not installed")
     graph = facts(make())
-    done = subprocess.run(["dot", "-Tjson0"], input=to_dot(graph), capture_output=True, text=True, check=True)
-    read = json.loads(done.stdout)
-    names = {item["name"]: item["_gvid"] for item in read["objects"] if not item["name"].startswith("cluster_")}
+    process = subprocess.run(["dot", "-Tjson0"], input=to_dot(graph), capture_output=True, text=True, check=True)
+    drawing = json.loads(process.stdout)
+    names = {item["name"]: item["_gvid"] for item in drawing["objects"] if not item["name"].startswith("cluster_")}
     assert set(names) == {node["id"] for node in graph["nodes"]}
-    assert {(edge["tail"], edge["head"]) for edge in read["edges"]} == {(names[a], names[b]) for a, b in graph["edges"]}
+    assert {(edge["tail"], edge["head"]) for edge in drawing["edges"]} == {
+        (names[a], names[b]) for a, b in graph["edges"]
+    }
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -341,7 +343,7 @@ def browser() -> Iterator[Any]:
     """Chromium of the system's, headless."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+        (file for name in ("chromium", "chromium-browser", "google-chrome") if (file := shutil.which(name))), None
     )
     if path is None:
         pytest.skip("no Chromium is installed")
@@ -351,39 +353,39 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-def shown(browser: Any, path: Path) -> tuple[Any, list[str], list[str]]:
+def open_page(browser: Any, path: Path) -> tuple[Any, list[str], list[str]]:
     """(the page once its charts are drawn, what the console said, what was asked for)."""
     console: list[str] = []
-    asked: list[str] = []
+    requests: list[str] = []
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
     opened.on("console", lambda message: console.append(f"{message.type}: {message.text}"))
     opened.on("pageerror", lambda error: console.append(str(error)))
-    opened.on("request", lambda request: asked.append(request.url))
+    opened.on("request", lambda request: requests.append(request.url))
     opened.goto(path.as_uri(), timeout=120_000)  # a busy machine
     opened.wait_for_selector("body[data-drawn]", timeout=60_000)
-    return opened, console, asked
+    return opened, console, requests
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_browser_draws_it_and_asks_for_nothing(kind: str, browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     page.write_report(path, contents(kind))
-    opened, console, asked = shown(browser, path)
+    opened, console, requests = open_page(browser, path)
     assert console == []
-    assert asked == [path.as_uri()]
+    assert requests == [path.as_uri()]
     assert opened.evaluate("window.hacked") is None
-    drawn = opened.evaluate("[...document.querySelectorAll('.chart')].map(e => e.querySelectorAll('svg').length)")
-    assert len(drawn) == int(opened.evaluate("document.body.dataset.drawn"))
-    assert all(drawn)
+    svg_counts = opened.evaluate("[...document.querySelectorAll('.chart')].map(e => e.querySelectorAll('svg').length)")
+    assert len(svg_counts) == int(opened.evaluate("document.body.dataset.drawn"))
+    assert all(svg_counts)
     if kind != "damaged":
-        assert drawn
+        assert svg_counts
         assert opened.locator(".drawing svg").count() >= 1
     # A toolbar lies above what is plotted.
     below = """[...document.querySelectorAll('.chart:has(.modebar-group)')].map(chart =>
         [chart.querySelector('.modebar').getBoundingClientRect().bottom,
          chart.querySelector('.plotbg, .cartesianlayer').getBoundingClientRect().top])"""
     bars = opened.evaluate(below)
-    assert len(bars) == len(drawn)
+    assert len(bars) == len(svg_counts)
     assert all(bottom <= top + 1 for bottom, top in bars)
     # Nothing is wider than the window, so that nobody has to scroll sideways.
     assert opened.evaluate("document.documentElement.scrollWidth") <= 1280
@@ -395,7 +397,7 @@ def test_a_script_that_got_in_all_the_same_would_not_run(browser: Any, tmp_path:
     text = page.render(contents("inspect"))
     path = tmp_path / "report.html"
     path.write_text(text.replace("<h1>", "<script>window.hacked = 1</script><h1>"), encoding="utf-8")
-    opened, console, _ = shown(browser, path)
+    opened, console, _ = open_page(browser, path)
     assert opened.evaluate("window.hacked") is None
     assert any("Content Security Policy" in line for line in console)
     opened.close()

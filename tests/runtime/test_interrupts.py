@@ -96,7 +96,7 @@ class Stop:
         sys.settrace(self.look)
         return self
 
-    def __exit__(self, *given: object) -> None:
+    def __exit__(self, *args: object) -> None:
         sys.settrace(self.before)
 
     def look(self, frame: Any, event: str, argument: Any) -> Any:
@@ -121,7 +121,7 @@ def plain(counts: Any) -> tuple[Any, ...]:
 def test_an_interrupt_at_any_line(engine: str, kind: str, integer: bool) -> None:
     rows = np.random.default_rng(0).normal(size=(5, 3))
     with opened(engine, kind, integer=integer) as session:
-        wanted = [session.step(row) for row in rows]
+        expected = [session.step(row) for row in rows]
         counts = plain(session.counts)
         session.reset()
         with Stop(-1) as whole:
@@ -132,15 +132,15 @@ def test_an_interrupt_at_any_line(engine: str, kind: str, integer: bool) -> None
         for at in np.unique(np.linspace(1, whole.lines, examples(40)).astype(int)).tolist():
             session.reset()
             first = session.counts.actions
-            got = [session.step(row) for row in rows[:2]]
+            actual = [session.step(row) for row in rows[:2]]
             with contextlib.suppress(KeyboardInterrupt), Stop(at):  # the third step may be shorter than the first
                 session.step(rows[2])
-            done = session.counts.actions - first
-            assert done in (2, 3), at
-            happened.add(done)
-            got += [wanted[2]] if done == 3 else [session.step(rows[2])]
-            got += [session.step(row) for row in rows[3:]]
-            np.testing.assert_array_equal(got, wanted, err_msg=f"interrupted at line {at} of {whole.lines}")
+            action_count = session.counts.actions - first
+            assert action_count in (2, 3), at
+            happened.add(action_count)
+            actual += [expected[2]] if action_count == 3 else [session.step(rows[2])]
+            actual += [session.step(row) for row in rows[3:]]
+            np.testing.assert_array_equal(actual, expected, err_msg=f"interrupted at line {at} of {whole.lines}")
             assert session.counts.actions - first == 5
             if engine == "fpga-sim":
                 assert len(session.cycles) == session.counts.actions, at
@@ -179,21 +179,21 @@ def test_a_stream_stays_right(engine: str) -> None:
     core = nervecord.compile(stream_graph(graph), "lava" if integer else "reference", inputs="spikes")
     values = np.random.default_rng(0).integers(0, 2, (6, 3)).astype(np.float64)
     with stream(core.graph, **settings) as session:
-        wanted = [session.step(row) for row in values]
+        expected = [session.step(row) for row in values]
         with Stop(-1) as whole:
             session.step(values[3])
         for at in np.unique(np.linspace(1, whole.lines, 24).astype(int)).tolist():
             session.reset()
-            got = [session.step(row) for row in values[:3]]
+            actual = [session.step(row) for row in values[:3]]
             before = session.counts.actions
             with contextlib.suppress(KeyboardInterrupt), Stop(at):
                 session.step(values[3])
             if session.counts.actions == before:
-                got.append(session.step(values[3]))
+                actual.append(session.step(values[3]))
             else:
-                got.append(wanted[3])
-            got += [session.step(row) for row in values[4:]]
-            np.testing.assert_array_equal(got, wanted, err_msg=f"interrupted at line {at}")
+                actual.append(expected[3])
+            actual += [session.step(row) for row in values[4:]]
+            np.testing.assert_array_equal(actual, expected, err_msg=f"interrupted at line {at}")
 
 
 def stream_graph(graph: Any) -> Any:
@@ -230,13 +230,13 @@ def test_what_no_session_takes_is_said_and_changes_nothing(engine: str, name: st
     ask, message = SENTENCES[name]
     rows = np.random.default_rng(0).normal(size=(3, 3))
     with opened(engine, "carried", integer=engine in ("emulator", "c")) as session:
-        wanted = [session.step(row) for row in rows]
+        expected = [session.step(row) for row in rows]
         session.reset()
-        got = [session.step(rows[0])]
+        actual = [session.step(rows[0])]
         with pytest.raises(NervecordError, match=message):
             ask(session)
-        got += [session.step(row) for row in rows[1:]]
-        np.testing.assert_array_equal(got, wanted)
+        actual += [session.step(row) for row in rows[1:]]
+        np.testing.assert_array_equal(actual, expected)
         with pytest.raises(ContractError):
             session.step(np.zeros(7))
         assert session.last is None, "a refused step gave no action"

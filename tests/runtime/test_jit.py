@@ -43,63 +43,63 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def said(home: Path, *words: str, cache: str = "", **environment: str) -> str:
+def output_of(home: Path, *words: str, cache: str = "", **environment: str) -> str:
     """What a start of its own prints."""
-    found = {**os.environ, "NUMBA_CACHE_DIR": cache or str(home / "cache"), **environment}
+    env = {**os.environ, "NUMBA_CACHE_DIR": cache or str(home / "cache"), **environment}
     # Only that folder: as root every other one can be written.
-    found["NUMBA_CACHE_LOCATOR_CLASSES"] = "UserProvidedCacheLocator"
-    found["PYTHONPATH"] = os.pathsep.join([str(home), found.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", CODE, *words], env=found, capture_output=True, text=True, timeout=300, check=False
+    env["NUMBA_CACHE_LOCATOR_CLASSES"] = "UserProvidedCacheLocator"
+    env["PYTHONPATH"] = os.pathsep.join([str(home), env.get("PYTHONPATH", "")])
+    process = subprocess.run(
+        [sys.executable, "-B", "-c", CODE, *words], env=env, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout.strip()
+    assert process.returncode == 0, process.stderr[-2000:]
+    return process.stdout.strip()
 
 
 def files(home: Path, ending: str) -> list[Path]:
-    found = sorted((home / "cache").rglob(f"*.{ending}"))
-    assert found
-    return found
+    paths = sorted((home / "cache").rglob(f"*.{ending}"))
+    assert paths
+    return paths
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("ending", ["nbi", pytest.param("nbc", marks=pytest.mark.slow)])
 def test_a_damaged_file_is_made_anew_and_the_next_start_has_it(home: Path, ending: str) -> None:
-    assert said(home) == WHOLE
+    assert output_of(home) == WHOLE
     for content in (b"", b"\x80\x05\x8c"):
         for path in files(home, ending):
             path.write_bytes(content or path.read_bytes()[: path.stat().st_size // 2])
-        assert said(home) == ANEW
-        assert said(home) == WHOLE
+        assert output_of(home) == ANEW
+        assert output_of(home) == WHOLE
     assert all(path.stat().st_size > 100 for path in files(home, "nbc"))
 
 
 @pytest.mark.long
 def test_a_file_that_cannot_be_read_or_replaced(home: Path) -> None:
-    assert said(home) == WHOLE
+    assert output_of(home) == WHOLE
     for path in files(home, "nbi"):
         path.unlink()
         path.mkdir()
-    assert said(home) == NONE
+    assert output_of(home) == NONE
 
 
 def test_no_folder_can_be_written(home: Path) -> None:
-    assert said(home, cache="/proc/none", HOME="/proc") == NONE
+    assert output_of(home, cache="/proc/none", HOME="/proc") == NONE
     assert not (home / "cache").exists()
 
 
 @pytest.mark.slow  # a file that cannot be replaced is the same to it
 def test_a_full_disk(home: Path) -> None:
-    assert said(home, "0") == NONE  # not even an index
-    assert said(home, "1000") == NONE  # that, and nothing else
-    assert said(home) == WHOLE
-    assert said(home, "0") == WHOLE  # nothing has to be written
+    assert output_of(home, "0") == NONE  # not even an index
+    assert output_of(home, "1000") == NONE  # that, and nothing else
+    assert output_of(home) == WHOLE
+    assert output_of(home, "0") == WHOLE  # nothing has to be written
 
 
 @pytest.mark.long
 def test_an_error_of_the_call_is_no_damage(home: Path) -> None:
     """Nor is the cache thrown away for it."""
-    assert said(home) == WHOLE
+    assert output_of(home) == WHOLE
     before = [path.stat().st_mtime_ns for path in files(home, "nbi")]
     wrong = (
         "import warnings; from functions import double; from nervecord.runtime.engines.emulator import jit\n"
@@ -110,10 +110,10 @@ def test_an_error_of_the_call_is_no_damage(home: Path) -> None:
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(home / "cache")}
     environment["PYTHONPATH"] = os.pathsep.join([str(home), environment.get("PYTHONPATH", "")])
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-B", "-c", wrong], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["TypeError", "TypingError", "True", "True"]
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split() == ["TypeError", "TypingError", "True", "True"]
     assert [path.stat().st_mtime_ns for path in files(home, "nbi")] == before
-    assert said(home) == WHOLE
+    assert output_of(home) == WHOLE

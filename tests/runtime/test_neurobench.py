@@ -86,22 +86,22 @@ def test_it_counts_as_the_package_does(seed: int) -> None:
         updates += MembraneUpdates()(model, predicted, (x, None))
         sparsities.append(ActivationSparsity()(model, predicted, (x, None)))
         model.reset_hooks()
-    found = neurobench(policy, rows)
-    assert found.dense * len(rows) == totals["Dense"]
-    assert found.effective_macs * len(rows) == totals["Effective_MACs"]
-    assert found.effective_acs * len(rows) == totals["Effective_ACs"]
-    assert 0 < found.effective_acs < found.dense
-    assert found.activation_sparsity == pytest.approx(np.mean(sparsities), abs=1e-12)
-    assert 0.3 < found.activation_sparsity < 1
-    assert found.membrane_updates * len(rows) == pytest.approx(updates, abs=1e-9)
-    assert round(found.connection_sparsity, 4) == ConnectionSparsity()(model)
-    assert found.parameter_count == ParameterCount()(model)
+    metrics = neurobench(policy, rows)
+    assert metrics.dense * len(rows) == totals["Dense"]
+    assert metrics.effective_macs * len(rows) == totals["Effective_MACs"]
+    assert metrics.effective_acs * len(rows) == totals["Effective_ACs"]
+    assert 0 < metrics.effective_acs < metrics.dense
+    assert metrics.activation_sparsity == pytest.approx(np.mean(sparsities), abs=1e-12)
+    assert 0.3 < metrics.activation_sparsity < 1
+    assert metrics.membrane_updates * len(rows) == pytest.approx(updates, abs=1e-9)
+    assert round(metrics.connection_sparsity, 4) == ConnectionSparsity()(model)
+    assert metrics.parameter_count == ParameterCount()(model)
     # snnTorch keeps scalars beside what a neuron needs, and one decay and threshold for a layer; no weight differs.
     reference = Footprint()(model)
     neurons = 12 + 6
-    own = 4 * (found.parameter_count + neurons * 6)
-    assert found.footprint == own
-    assert reference >= 4 * (found.parameter_count + neurons)
+    own = 4 * (metrics.parameter_count + neurons * 6)
+    assert metrics.footprint == own
+    assert reference >= 4 * (metrics.parameter_count + neurons)
 
 
 def test_per_episode_is_per_action_times_actions() -> None:
@@ -117,21 +117,21 @@ def test_per_episode_is_per_action_times_actions() -> None:
 def test_a_program_counts_its_window_and_its_bits() -> None:
     policy = spiking_policy(1)
     program = nervecord.compile(policy, "lava")
-    found = neurobench(program.policy, observations(policy))
+    metrics = neurobench(program.policy, observations(policy))
     window = T + 2  # a step of latency for each connection
-    assert found.dense == window * (4 * 12 + 12 * 6)
-    assert found.parameter_count == 4 * 12 + 12 * 6 + 18
+    assert metrics.dense == window * (4 * 12 + 12 * 6)
+    assert metrics.parameter_count == 4 * 12 + 12 * 6 + 18
     weights = 4 * 12 + 12 * 6
-    assert weights < found.footprint < weights + 4 * 18 * 6
-    assert nervecord.neurobench(program, observations(policy)) == found
+    assert weights < metrics.footprint < weights + 4 * 18 * 6
+    assert nervecord.neurobench(program, observations(policy)) == metrics
 
 
 def test_state_that_is_carried_counts_only_what_changes() -> None:
     policy = random_policy(3, sizes=(4, 12, 3), steps=T, state="carried", recorded=64)
     assert policy.recorded is not None
     still = np.zeros_like(policy.recorded)
-    found, moving = neurobench(policy, still), neurobench(policy, policy.recorded)
-    assert found.membrane_updates <= moving.membrane_updates <= T * 15
+    metrics, moving = neurobench(policy, still), neurobench(policy, policy.recorded)
+    assert metrics.membrane_updates <= moving.membrane_updates <= T * 15
 
 
 def test_observations_that_do_not_fit_are_refused() -> None:

@@ -234,13 +234,13 @@ def test_one_late_call_is_no_other_rate_and_the_right_one_is_trusted_again() -> 
     session, _, clock = driven()
 
     def drive(interval: float, times: int) -> list[str | None]:
-        found = []
+        reasons = []
         for row in ROWS[:times]:
             clock.now += interval - 0.001
             session.step(row)
             assert session.last is not None
-            found += session.last.reasons
-        return found
+            reasons += session.last.reasons
+        return reasons
 
     assert drive(PERIOD, 20) == [None] * 20
     assert drive(0.5, 1) == [None]
@@ -286,13 +286,13 @@ def test_recorded_jitter_is_no_other_rate_and_another_rate_with_it_is() -> None:
     for factor in (0.5, 0.8, 1.25, 2.0):
         reasons, session = with_intervals(np.concatenate([recorded[:100], factor * recorded[100:300], recorded[300:]]))
         assert reasons[:100] == [None] * 100
-        found = [k for k, reason in enumerate(reasons) if reason is not None]
+        indices = [k for k, reason in enumerate(reasons) if reason is not None]
         # Found within a second, held without a gap, and trusted again within a second of the right rate.
-        assert found[0] <= 100 + 24
-        assert found == list(range(found[0], found[-1] + 1))
-        assert 300 <= found[-1] <= 300 + 24
+        assert indices[0] <= 100 + 24
+        assert indices == list(range(indices[0], indices[-1] + 1))
+        assert 300 <= indices[-1] <= 300 + 24
         assert session.stats.rate_changes == 2
-        assert session.counts.fail_safe == {OTHER_RATE: len(found)}
+        assert session.counts.fail_safe == {OTHER_RATE: len(indices)}
 
 
 def test_latency_and_jitter_are_counted_in_bins() -> None:
@@ -349,5 +349,5 @@ def test_the_first_step_imports_nothing(engine: str) -> None:
     """On a robot it would miss its deadline. In a process of its own, where nothing else has imported it."""
     program = Path(__file__).parents[2] / "zoo" / "ant-small" / "ant-small.nervecord"
     words = [sys.executable, "-c", FIRST_STEP, str(program), engine]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
-    assert done.stdout == "[]\n"
+    process = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
+    assert process.stdout == "[]\n"

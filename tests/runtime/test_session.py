@@ -27,9 +27,9 @@ def test_a_session_answers_what_simulate_does_and_is_a_session() -> None:
     session = MachineSession(policy)
     assert isinstance(session, Session)
     actions = np.stack([session.step(row) for row in policy.recorded[:9]])
-    wanted = simulate(policy, policy.recorded[:9]).actions
-    assert wanted is not None
-    assert np.array_equal(actions, wanted[:, 0])
+    expected = simulate(policy, policy.recorded[:9]).actions
+    assert expected is not None
+    assert np.array_equal(actions, expected[:, 0])
     session.reset()
     assert np.array_equal(session.step(policy.recorded[0]), actions[0])
 

@@ -39,7 +39,7 @@ def test_the_networks_drawn_cover_what_they_should() -> None:
     cases = [draw(seed) for seed in range(40)]
     ops = [op for case in cases for op in case.plan.graph.nodes.values()]
     layers = [op for op in ops if isinstance(op, SigmaDelta)]
-    for seen in (
+    for count in (
         sum(case.plan.schedule.resets for case in cases),
         sum(not case.plan.schedule.resets for case in cases),
         sum(any(len(unit.incoming) > 1 for unit in case.plan.units) for case in cases),
@@ -50,7 +50,7 @@ def test_the_networks_drawn_cover_what_they_should() -> None:
         sum(isinstance(op, Sigma) for op in ops),
         sum(op.spikes for op in ops if op.kind == "LIF"),
     ):
-        assert seen >= 4
+        assert count >= 4
 
 
 def acting() -> Policy:
@@ -108,14 +108,14 @@ def test_a_program_keeps_it_and_runs_it(tmp_path: Path) -> None:
     program = Program(target="lava", graph=case.plan.graph, contract=None, schedule=case.plan.schedule, report={})
     path = tmp_path / "changes.nervecord"
     program.save(path)
-    read = nervecord.load(path)
-    assert read.graph == case.plan.graph
-    wanted = simulate(case.plan.graph, case.inputs["input"]).left
+    copy = nervecord.load(path)
+    assert copy.graph == case.plan.graph
+    expected = simulate(case.plan.graph, case.inputs["input"]).left
     for engine in ("emulator", "definition"):
-        with nervecord.stream(read, engine=engine) as stream:
-            found = stream.run(case.inputs["input"])
-        assert all(np.array_equal(found[name], rows) for name, rows in wanted.items())
-    errors = [f for f in nervecord.inspect(read.graph).to_dict()["targets"] if f["target"] == "lava"]
+        with nervecord.stream(copy, engine=engine) as stream:
+            actual = stream.run(case.inputs["input"])
+        assert all(np.array_equal(actual[name], rows) for name, rows in expected.items())
+    errors = [f for f in nervecord.inspect(copy.graph).to_dict()["targets"] if f["target"] == "lava"]
     assert errors
 
 
@@ -131,10 +131,10 @@ def test_what_lava_cannot_clear_or_netx_cannot_say_is_refused_by_name(tmp_path: 
 @pytest.mark.lava
 def test_stock_lava_gives_what_the_definition_gives() -> None:
     """Messages and sums of every population at every step, by lava-nc's own fixed-point models."""
-    sent = 0
+    message_count = 0
     with start_worker() as worker:
         for seed in range(6):
             wrong, messages = differences(draw(seed, carried=True), worker)
             assert not wrong, f"network {seed}"
-            sent += sum(int(np.count_nonzero(values)) for values in messages.values())
-    assert sent > 500
+            message_count += sum(int(np.count_nonzero(values)) for values in messages.values())
+    assert message_count > 500

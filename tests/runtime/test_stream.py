@@ -44,9 +44,9 @@ def test_a_stream_by_hand(engine: Callable[..., Any]) -> None:
     one, none = np.array([1, 0]), np.array([0, 0])
     with engine(counter()) as session:
         assert isinstance(session, StreamSession)
-        seen = [session.step({"a": one, "b": x})["out"].tolist() for x in (one, none, none, none)]
+        outputs = [session.step({"a": one, "b": x})["out"].tolist() for x in (one, none, none, none)]
         # Two arrive at the second step, the third spike, one step later, passes the threshold.
-        assert seen == [[0, 0], [0, 0], [1, 0], [0, 0]]
+        assert outputs == [[0, 0], [0, 0], [1, 0], [0, 0]]
         assert session.counts.actions == 4
         assert session.counts.spikes == {"lif": 1.0}
         assert session.counts.synaptic_events == {"from_a": 4.0, "from_b": 1.0}
@@ -67,16 +67,16 @@ def test_runs_equal_simulate(seed: int) -> None:
     length = len(next(iter(inputs.values())))
     if not length:
         return
-    wanted = simulate(case.plan.graph, inputs, case.plan.schedule).left
+    expected = simulate(case.plan.graph, inputs, case.plan.schedule).left
     for engine in ENGINES:
         session = engine(case.plan)
         for _ in range(2):  # from cleared state each time
-            found = session.run(inputs)
-            assert list(found) == list(wanted)
-            for name, values in wanted.items():
-                np.testing.assert_array_equal(found[name], values)
+            actual = session.run(inputs)
+            assert list(actual) == list(expected)
+            for name, values in expected.items():
+                np.testing.assert_array_equal(actual[name], values)
         single = session.run({name: x[:, 0] for name, x in inputs.items()})
-        for name, values in wanted.items():
+        for name, values in expected.items():
             np.testing.assert_array_equal(single[name], values[:, :1])
 
 
@@ -139,10 +139,10 @@ def test_a_float_graph_streams_and_a_policy_does_not() -> None:
     graph = chain(Level.DISCRETE, nodes, dt=1e-3)
     session = MachineStream(graph, batch=2)
     x = np.random.default_rng(0).normal(size=(9, 2, 2)) * 2
-    wanted = simulate(graph, x).left["out"]
-    assert wanted.any()
+    expected = simulate(graph, x).left["out"]
+    assert expected.any()
     for k, row in enumerate(x):
-        np.testing.assert_array_equal(session.step(row), wanted[k])
+        np.testing.assert_array_equal(session.step(row), expected[k])
     session.reset(rows=np.array([1]))
     assert session.state()["lif"]["v"][1].tolist() == [0, 0, 0]
     with pytest.raises(GraphError, match="is a policy"):

@@ -36,10 +36,10 @@ except NervecordError as error:
 def test_a_full_disk_leaves_the_old_video(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"film{suffix}"
     path.write_bytes(b"old")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", FULL, path.name], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
-    assert re.fullmatch(rf"NervecordError {path.name}: .*File too large\n", done.stdout), done.stderr
+    assert re.fullmatch(rf"NervecordError {path.name}: .*File too large\n", process.stdout), process.stderr
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == [path.name]
 

@@ -33,7 +33,7 @@ print(worker.shared_memory_prefix, *worker.process_ids, *reply.values["pids"], f
 """
 
 
-def gone(pid: int) -> bool:
+def is_dead(pid: int) -> bool:
     """Whether no such process runs (a zombie that its new parent has not collected does not)."""
     try:
         os.kill(pid, 0)
@@ -46,10 +46,10 @@ def gone(pid: int) -> bool:
 def assert_nothing_left(prefix: str, pids: list[int], within: float = 3.0) -> None:
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        if all(map(gone, pids)) and not list(SHM.glob(f"{prefix}*")):
+        if all(map(is_dead, pids)) and not list(SHM.glob(f"{prefix}*")):
             return
         time.sleep(0.01)
-    assert [pid for pid in pids if not gone(pid)] == []
+    assert [pid for pid in pids if not is_dead(pid)] == []
     assert list(SHM.glob(f"{prefix}*")) == []
 
 
@@ -86,11 +86,11 @@ def test_arrays_and_values_survive_the_pipe(worker: Worker) -> None:
     assert reply.values == values
     assert list(reply.arrays) == list(arrays)
     for name, array in arrays.items():
-        got = reply.arrays[name]
-        assert got.dtype == array.dtype.newbyteorder("<")
-        assert got.shape == array.shape
-        np.testing.assert_array_equal(got, array)
-        assert got.flags.writeable
+        actual = reply.arrays[name]
+        assert actual.dtype == array.dtype.newbyteorder("<")
+        assert actual.shape == array.shape
+        np.testing.assert_array_equal(actual, array)
+        assert actual.flags.writeable
     assert worker.call("double", arrays={"x": np.ones(3)}).values == {"sum": 3.0}
 
 
@@ -145,10 +145,10 @@ def test_calls_from_several_threads_do_not_mix(worker: Worker) -> None:
 @pytest.mark.parametrize("method", ["hang", "hang_holding_the_lock"])
 def test_a_hang_is_an_error_within_its_timeout(worker: Worker, method: str) -> None:
     pids = littered(worker)
-    begun = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(EngineError, match=r"0.3 s .*'hang") as caught:
         worker.call(method, timeout=0.3)
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - start < 1.5
     assert caught.value.hint
     assert_nothing_left(worker.shared_memory_prefix, pids, within=0.5)
     with pytest.raises(EngineError, match="no longer running"):
@@ -260,9 +260,9 @@ def test_handlers_that_do_not_load(tmp_path: Path) -> None:
 
 def test_a_close_that_hangs_is_cut_short(worker: Worker) -> None:
     pids = littered(worker)  # its handler now hangs in close()
-    begun = time.monotonic()
+    start = time.monotonic()
     worker.close(timeout=0.2)
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - start < 1.5
     assert_nothing_left(worker.shared_memory_prefix, pids, within=0.5)
     worker.close()
 
@@ -350,11 +350,11 @@ def test_parent_and_guardian_killed_at_once() -> None:
 
 def python38() -> str | None:
     """An interpreter that really is 3.8: the name alone may be a launcher without one."""
-    found = [
+    candidates = [
         shutil.which("python3.8"),
         *map(str, Path(os.environ.get("PYENV_ROOT", "~")).glob("versions/3.8.*/bin/python")),
     ]
-    for path in filter(None, found):
+    for path in filter(None, candidates):
         answer = subprocess.run([path, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True)
         if answer.stdout.strip() == "(3, 8)":
             return path

@@ -33,12 +33,12 @@ class Handler:
         network = self.hdf5.Network(net_config=values["file"], **values["arguments"])
         source = RingBuffer(data=arrays["x"].T.astype(np.int32))
         source.s_out.connect(network.inp)
-        seen: Any = [[] for _ in network.layers]
+        records: Any = [[] for _ in network.layers]
         try:
             for _ in range(len(arrays["x"])):
                 network.run(condition=RunSteps(num_steps=1), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
-                for layer, record in zip(network.layers, seen):  # noqa: B905 - Python 3.8
+                for layer, record in zip(network.layers, records):  # noqa: B905 - Python 3.8
                     record.append(np.array(layer.neuron.v.get(), dtype=np.int64))
         finally:
             network.stop()
-        return {}, {f"v_{k}": np.stack(record) for k, record in enumerate(seen)}
+        return {}, {f"v_{k}": np.stack(record) for k, record in enumerate(records)}

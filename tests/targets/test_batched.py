@@ -134,10 +134,10 @@ def test_compiled_policies(device: str, state: str, population: int, output_popu
 @given(seed=st.integers(0, 10**6))
 def test_floats_agree_op_by_op(device: str, precision: str, seed: int) -> None:
     case = floatgraphs.draw(seed)
-    found = agreement(case.plan, case.blocks(), device=device, precision=precision)
-    assert found.agrees, [op for op in found.ops if op.beyond]
-    assert {op.name for op in found.ops} == {step.name for step in case.plan.core}
-    assert all(op.compared for op in found.ops)
+    report = agreement(case.plan, case.blocks(), device=device, precision=precision)
+    assert report.agrees, [op for op in report.ops if op.beyond]
+    assert {op.name for op in report.ops} == {step.name for step in case.plan.core}
+    assert all(op.compared for op in report.ops)
 
 
 @settings(max_examples=examples(25), deadline=None)
@@ -147,10 +147,10 @@ def test_float_streams_of_every_shape(seed: int) -> None:
     case = floatgraphs.draw(seed)
     plain, engine = MachineStream(case.plan, batch=2), BatchedStream(case.plan, 2)
     for block in case.blocks():
-        wanted, found = plain.step(block), engine.step(block)
-        for name, rows in wanted.items():
-            assert rows.shape == found[name].shape
-            np.testing.assert_allclose(found[name], rows, rtol=1e-9, atol=1e-9, err_msg=name)
+        outputs, actual_outputs = plain.step(block), engine.step(block)
+        for name, rows in outputs.items():
+            assert rows.shape == actual_outputs[name].shape
+            np.testing.assert_allclose(actual_outputs[name], rows, rtol=1e-9, atol=1e-9, err_msg=name)
         expected = plain.state()
         for name, state in engine.state().items():
             assert {key: value.dtype for key, value in state.items()} == {k: v.dtype for k, v in expected[name].items()}
@@ -166,10 +166,10 @@ def test_float_policies(carried: bool, precision: str) -> None:
         assert policy.recorded is not None
         rows = policy.recorded[:24].reshape(8, 3, -1)
         engine, plain = BatchedSession(policy, 3, precision=precision), MachineSession(policy, batch=3)
-        found = engine.agreement(rows)
-        assert found.agrees, found
-        assert found.precision == precision
-        assert sum(op.compared for op in found.ops) > 1000
+        report = engine.agreement(rows)
+        assert report.agrees, report
+        assert report.precision == precision
+        assert sum(op.compared for op in report.ops) > 1000
         if precision == "float64":
             for row in rows:
                 np.testing.assert_allclose(engine.step(row), plain.step(row), atol=1e-9)
@@ -202,13 +202,13 @@ def on_the_edge() -> tuple[Plan, list[dict[str, np.ndarray]]]:
 
 def test_flipped_spikes_are_counted_and_within_epsilon() -> None:
     policy, blocks = on_the_edge()
-    found = agreement(policy, blocks, precision="float32")
-    assert found.agrees
-    assert found.flipped > 350
+    report = agreement(policy, blocks, precision="float32")
+    assert report.agrees
+    assert report.flipped > 350
     assert agreement(policy, blocks).flipped == 0
-    assert found.to_dict()["flipped"] == found.flipped
-    (lif,) = (op for op in found.ops if op.name == "lif")
-    assert lif.flipped == found.flipped
+    assert report.to_dict()["flipped"] == report.flipped
+    (lif,) = (op for op in report.ops if op.name == "lif")
+    assert lif.flipped == report.flipped
     assert lif.compared == 400
 
 
@@ -222,8 +222,8 @@ def test_a_kernel_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
         return lambda state, x: run(state, x) * (1 + 1e-6)
 
     monkeypatch.setitem(kernels.KERNELS, Affine, wrong)
-    found = agreement(policy, blocks)
-    assert [op.name for op in found.ops if op.beyond] == ["fc"]
+    report = agreement(policy, blocks)
+    assert [op.name for op in report.ops if op.beyond] == ["fc"]
     monkeypatch.setitem(kernels.KERNELS, Affine, right)
 
 
@@ -397,9 +397,9 @@ def test_it_says_what_an_action_was() -> None:
 def test_streams_are_streams() -> None:
     case = draw(1)
     assert isinstance(BatchedStream(case.plan), StreamSession)
-    got = BatchedStream(case.plan).run(case.inputs)
+    actual = BatchedStream(case.plan).run(case.inputs)
     for name, rows in MachineStream(case.plan).run(case.inputs).items():
-        np.testing.assert_array_equal(got[name], rows)
+        np.testing.assert_array_equal(actual[name], rows)
 
 
 def test_what_it_refuses() -> None:
@@ -460,19 +460,19 @@ def test_without_torch_it_says_what_to_install_and_nothing_else_needs_it() -> No
         "try:\n    nervecord.open(program, engine='torch')\n"
         "except nervecord.NervecordError as error:\n    print(type(error).__name__, error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("MissingDependencyError engine torch: ")
-    assert "[torch]" in done.stdout
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.startswith("MissingDependencyError engine torch: ")
+    assert "[torch]" in process.stdout
 
 
 def test_a_reset_for_more_robots_than_there_is_memory_for_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     zeros = torch.zeros
 
     def narrow(*shape: Any, **options: Any) -> torch.Tensor:
-        found = zeros(*shape, **options)
-        if found.numel() > 10_000:
+        tensor = zeros(*shape, **options)
+        if tensor.numel() > 10_000:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] not enough memory: you tried to allocate")
-        return found
+        return tensor
 
     policy = random_policy(2, state="carried")
     x = np.random.default_rng(0).normal(size=(6, policy.contract.observation.size))

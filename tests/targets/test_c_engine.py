@@ -123,10 +123,10 @@ def test_policies_that_branch(seed: int, carried: bool, recurrent: bool) -> None
 def test_streams_go_through_the_host_in_numpy() -> None:
     case = draw(7)
     a, b = MachineStream(case.plan, batch=1), CStream(case.plan, flags=QUICK)
-    wanted, found = a.run(case.inputs), b.run(case.inputs)
-    assert list(wanted) == list(found)
-    for name, rows in wanted.items():
-        np.testing.assert_array_equal(found[name], rows)
+    expected, actual = a.run(case.inputs), b.run(case.inputs)
+    assert list(expected) == list(actual)
+    for name, rows in expected.items():
+        np.testing.assert_array_equal(actual[name], rows)
     assert a.counts == b.counts
 
 
@@ -137,9 +137,9 @@ def test_what_cannot_be_trusted_spoils_nothing() -> None:
     rows = single(policy.recorded[:2])
     plain, session = MachineSession(policy), CSession(policy, flags=QUICK)
     for bad in (np.nan, np.inf, -np.inf, 1e39):
-        broken, seen = rows[0].copy(), rows[0].copy()
-        broken[2], seen[2] = bad, np.nan
-        assert np.array_equal(session.step(broken), plain.step(seen))
+        broken, substitute = rows[0].copy(), rows[0].copy()
+        broken[2], substitute[2] = bad, np.nan
+        assert np.array_equal(session.step(broken), plain.step(substitute))
         assert np.array_equal(session.step(rows[1]), single(plain.step(rows[1])))
     assert session.counts.fail_safe == {NOT_FINITE: 4}
 
@@ -175,13 +175,13 @@ def test_integers_out_of_range_change_nothing() -> None:
 def test_a_reset_for_more_robots_than_there_is_memory_for_counts_nothing_twice() -> None:
     policy = compiled(random_policy(6, sizes=(4, 3000, 2), recorded=16))
     with CSession(policy, trace=False, flags=("-O0",)) as session:
-        wanted = session.step(np.ones(4))
+        expected = session.step(np.ones(4))
         counts = session.counts
         assert sum(counts.spikes.values()) > 0
         with pytest.raises(ContractError, match="there is not the memory"):
             session.reset(MOST_COPIES)
         assert session.counts == counts
-        np.testing.assert_array_equal(session.step(np.ones(4)), wanted)
+        np.testing.assert_array_equal(session.step(np.ones(4)), expected)
 
 
 def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,8 +282,8 @@ def test_ties_are_rounded_to_even_and_limits_are_kept() -> None:
     )
     for row in np.concatenate([halves, beside, -beside, ends]).reshape(-1, 9):
         emitted.step(row)
-        wanted = np.clip(np.rint(single(row)), -limit, limit)
-        np.testing.assert_array_equal(emitted.state["in"][0, :9], wanted)
+        expected = np.clip(np.rint(single(row)), -limit, limit)
+        np.testing.assert_array_equal(emitted.state["in"][0, :9], expected)
 
 
 def test_receptive_fields_are_those_of_the_definition_to_the_unit() -> None:
@@ -294,14 +294,14 @@ def test_receptive_fields_are_those_of_the_definition_to_the_unit() -> None:
     (normalise,) = [op for op in graph.nodes.values() if isinstance(op, Normalise)]
     emitted = Emitted(policy)
     rng = np.random.default_rng(0)
-    seen = set()
+    values = set()
     for _ in range(300):
         row = single(normalise.mean + normalise.divisor * rng.normal(size=9) * rng.choice([0.1, 1, 3]))
         emitted.step(row)
-        wanted = HostStep(encode).values(normalise.step({}, row[None]))[0]
-        np.testing.assert_array_equal(emitted.state["in"][0], wanted)
-        seen |= set(wanted.tolist())
-    assert len(seen) > 1000
+        expected = HostStep(encode).values(normalise.step({}, row[None]))[0]
+        np.testing.assert_array_equal(emitted.state["in"][0], expected)
+        values |= set(expected.tolist())
+    assert len(values) > 1000
 
 
 @pytest.mark.long
@@ -324,21 +324,21 @@ def test_whole_episodes_in_the_simulator(carried: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         worlds = [gymnasium.make("Ant-v4") for _ in range(2)]
-        seen = [single(world.reset(seed=3)[0]) for world in worlds]
+        observations = [single(world.reset(seed=3)[0]) for world in worlds]
         engines = [EmulatorSession(policy), CSession(policy, trace=False)]
-        taken = 0
+        steps = 0
         for _ in range(1000):
-            actions = [single(engine.step(x)) for engine, x in zip(engines, seen, strict=True)]
-            assert np.array_equal(*actions), taken
+            actions = [single(engine.step(x)) for engine, x in zip(engines, observations, strict=True)]
+            assert np.array_equal(*actions), steps
             after = [world.step(action) for world, action in zip(worlds, actions, strict=True)]
-            seen = [single(each[0]) for each in after]
-            assert np.array_equal(*seen)
-            taken += 1
+            observations = [single(each[0]) for each in after]
+            assert np.array_equal(*observations)
+            steps += 1
             if after[0][2] or after[0][3]:
                 break
     for world in worlds:
         world.close()
-    assert taken > (10 if carried else 500)
+    assert steps > (10 if carried else 500)
 
 
 @pytest.mark.parametrize("target", ["c", "lava", "a-chip-of-mine"])
@@ -353,8 +353,8 @@ def test_every_program_of_integers_opens_in_c(target: str) -> None:
     rows = single(policy.recorded[:20])
     with nervecord.open(program, engine="c") as session, nervecord.open(program, engine="emulator") as fast:
         assert session.engine == "c"
-        found = nervecord.compare(session, fast, rows, tolerance=1e-6)
-        assert found.agrees
+        comparison = nervecord.compare(session, fast, rows, tolerance=1e-6)
+        assert comparison.agrees
         assert not nervecord.compare(session, fast, rows, tolerance=0).agrees
     if target == "c":
         with nervecord.open(program) as session:

@@ -58,8 +58,8 @@ def test_the_header_says_what_the_contract_says(compiler: str, tmp_path: Path) -
         code, act, safe, low, high, unit = row.split(maxsplit=5)
         # NOT_FINITE gives the same action; "??/" is a backslash in C99 where nothing stands before its question marks.
         assert (code, act, unit) == ("1", safe, ("N m", "rad/s", "??/")[k])
-        for value, wanted in ((safe, contract.fail_safe[k]), (low, action.low[k]), (high, action.high[k])):
-            assert np.float32(value) == np.float32(wanted)
+        for value, expected in ((safe, contract.fail_safe[k]), (low, action.low[k]), (high, action.high[k])):
+            assert np.float32(value) == np.float32(expected)
     major, minor = nervecord.__version__.split(".")[:2]
     assert last == f"{major}.{minor} {contract.observation.names[0]}"
     if shutil.which("g++"):

@@ -78,10 +78,10 @@ def test_a_bias_source_beside_the_values_of_a_stream(inputs: int, together: bool
     assert_same_blocks(Case(0, network_plan, values))
     with CStream(network_plan, flags=QUICK) as session, EmulatorStream(network_plan) as fast:
         runs = [session.run(values)["out"] for _ in range(2)]
-        wanted = fast.run(values)["out"]
-    np.testing.assert_array_equal(runs[0], wanted)
-    np.testing.assert_array_equal(runs[1], wanted)
-    assert wanted.any()
+        expected = fast.run(values)["out"]
+    np.testing.assert_array_equal(runs[0], expected)
+    np.testing.assert_array_equal(runs[1], expected)
+    assert expected.any()
 
 
 @pytest.mark.parametrize("inputs", [1, 2])
@@ -137,14 +137,14 @@ def test_what_is_drawn_has_what_this_is_about() -> None:
     cases = [draw_stream(seed) for seed in range(24)]
     lowered = [case for seed in range(12) if (case := lowered_stream(seed)) is not None]
     assert len(lowered) > 8
-    for drawn in (cases, lowered):
-        ops = [list(case.plan.graph.nodes.values()) for case in drawn]
+    for group in (cases, lowered):
+        ops = [list(case.plan.graph.nodes.values()) for case in group]
         for count in (
             sum(any(isinstance(op, Quantise) and op.constant for op in each) for each in ops),
             sum(any(isinstance(op, BiasChannel) for op in each) for each in ops),
             sum(any(isinstance(op, Neuron) and op.synapse is not None for op in each) for each in ops),
-            sum(len(case.plan.graph.inputs) > 1 for case in drawn),
-            sum(case.plan.schedule.resets for case in drawn),
+            sum(len(case.plan.graph.inputs) > 1 for case in group),
+            sum(case.plan.schedule.resets for case in group),
         ):
             assert count >= 2
     assert any(len(step.taps) > 1 for case in cases for step in case.plan.connections)
@@ -197,7 +197,7 @@ def test_what_was_sent_is_kept_as_long_as_its_own_connections_read_it() -> None:
             np.testing.assert_array_equal(stream.step(block), definition.step(block))
             for name, rows in definition.trace().items():
                 np.testing.assert_array_equal(stream.trace()[name], rows, err_msg=name)
-        assert {name: len(kept) for name, kept in stream._machine._sent.items()} == {"in": 2, "one": 41, "two": 1}
+        assert {name: len(buffer) for name, buffer in stream._machine._sent.items()} == {"in": 2, "one": 41, "two": 1}
 
 
 @pytest.mark.parametrize("limit", ["MOST_FUNCTIONS", "MOST_TABLES"])
@@ -224,6 +224,6 @@ from streams import draw_stream
 {PLANTED[planted]}
 assert_same_blocks(draw_stream(7), SANITIZED)
 """
-    done = sanitized(["-c", text], library)
-    assert done.returncode != 0
-    assert any(word in done.stderr for word in ("AddressSanitizer", "runtime error")), done.stderr
+    process = sanitized(["-c", text], library)
+    assert process.returncode != 0
+    assert any(word in process.stderr for word in ("AddressSanitizer", "runtime error")), process.stderr

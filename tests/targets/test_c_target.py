@@ -55,17 +55,17 @@ def programs() -> dict[str, Callable[[], Program]]:
     """One of every kind of encoder, decoder, wiring and state."""
     chain = {"sizes": (9, 20, 3)}
 
-    def made(policy: Policy) -> Program:
+    def program_of(policy: Policy) -> Program:
         return nervecord.compile(policy, "c")
 
     return {
-        "cleared": lambda: made(random_policy(5, **chain)),
-        "carried, currents": lambda: made(random_policy(5, **chain, state="carried", current=True)),
-        "population, counts": lambda: made(random_policy(5, **chain, population=5, output_population=4)),
-        "choices": lambda: made(random_policy(5, **chain, choices=True)),
-        "counted choices": lambda: made(random_policy(5, **chain, choices=True, output_population=3)),
-        "branches": lambda: made(random_dag(3)),
-        "loops": lambda: made(random_dag(3, carried=True, recurrent=True)),
+        "cleared": lambda: program_of(random_policy(5, **chain)),
+        "carried, currents": lambda: program_of(random_policy(5, **chain, state="carried", current=True)),
+        "population, counts": lambda: program_of(random_policy(5, **chain, population=5, output_population=4)),
+        "choices": lambda: program_of(random_policy(5, **chain, choices=True)),
+        "counted choices": lambda: program_of(random_policy(5, **chain, choices=True, output_population=3)),
+        "branches": lambda: program_of(random_dag(3)),
+        "loops": lambda: program_of(random_dag(3, carried=True, recurrent=True)),
         "other arithmetic": lambda: other_arithmetic(),
         "stream": lambda: stream(4),
         "stream in blocks": lambda: stream(next(s for s in range(99) if draw(s).plan.schedule.steps > 2)),
@@ -106,11 +106,11 @@ def biased_stream(carries: str) -> Program:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Program, Path]]:
     """Name -> a program and what is emitted of it."""
-    found = {}
+    by_name = {}
     for k, (name, make) in enumerate(programs().items()):
         program = make()
-        found[name] = (program, emitted(program, tmp_path_factory.mktemp("c") / str(k)))
-    return found
+        by_name[name] = (program, emitted(program, tmp_path_factory.mktemp("c") / str(k)))
+    return by_name
 
 
 @pytest.mark.parametrize("flags", some([("-O3",), SANITIZED, ("-O0",)], 2), ids=["-O3", "sanitized", "-O0"])
@@ -161,8 +161,8 @@ def test_the_selftest_names_the_first_step_that_differs(
 def test_it_calls_nothing_but_memset_and_memcpy(name: str, folders: dict[str, tuple[Program, Path]]) -> None:
     folder = folders[name][1]
     call(COMPILERS[0], *STRICT, "-Os", "-c", "policy.c", cwd=folder)
-    wanted = {line.split()[-1] for line in call("nm", "--undefined-only", "policy.o", cwd=folder).splitlines()}
-    outside = {symbol for symbol in wanted if not symbol.startswith("policy_")}
+    symbols = {line.split()[-1] for line in call("nm", "--undefined-only", "policy.o", cwd=folder).splitlines()}
+    outside = {symbol for symbol in symbols if not symbol.startswith("policy_")}
     assert outside <= {"memset", "memcpy", "__stack_chk_fail", "_GLOBAL_OFFSET_TABLE_"}
     data = [line.split() for line in call("nm", "policy.o", cwd=folder).splitlines()]
     assert not [line for line in data if line[-2].lower() in ("b", "d", "c")], (

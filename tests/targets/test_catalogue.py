@@ -92,18 +92,18 @@ def test_by_the_command_line_in_a_process_of_its_own(
         words = [sys.executable, "-m", "nervecord", *line.split()]
         return subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
 
-    done = call(
+    process = call(
         "compile policy.nir --target example-chip --clock-mhz 50 --gain 2 --mode thrifty -o p --emit out --json"
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    data = json.loads(done.stdout)
+    assert (process.returncode, process.stderr) == (0, "")
+    data = json.loads(process.stdout)
     assert data["report"]["lowering"] == {"clock_mhz": 50, "mode": "thrifty"}
     assert data["emitted"] == [
         {"file": "out/layers.json", "use": "chipload out/layers.json", "arguments": {"clock_mhz": 50}}
     ]
-    (shown,) = json.loads(call("targets example-chip --json").stdout)["targets"]
-    assert [option["name"] for option in shown["options"]] == ["clock_mhz", "mode", "gain", "traced"]
-    assert (shown["compiles"], shown["installation"]) == (True, None)
+    (report,) = json.loads(call("targets example-chip --json").stdout)["targets"]
+    assert [option["name"] for option in report["options"]] == ["clock_mhz", "mode", "gain", "traced"]
+    assert (report["compiles"], report["installation"]) == (True, None)
     help_text = call("compile --target example-chip --help").stdout
     assert "options of target example-chip:" in help_text
     assert "from 1 to 400 (default 100)" in " ".join(help_text.split())
@@ -120,10 +120,10 @@ def test_by_the_command_line_in_a_process_of_its_own(
         assert words in capfd.readouterr().err
     # Without the package nothing of it is known, and the file says no more than a name.
     del environment["PYTHONPATH"]
-    done = call("inspect p")
-    assert done.returncode == 2
-    assert "p: " in done.stderr
-    assert "'example-chip'" in done.stderr
+    process = call("inspect p")
+    assert process.returncode == 2
+    assert "p: " in process.stderr
+    assert "'example-chip'" in process.stderr
 
 
 BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -299,8 +299,8 @@ def test_findings_that_ask_for_a_number_name_the_flag_that_takes_it(
         (finding,) = [f for f in nervecord.inspect(policy, target).targets[0].findings if f.code == code]
         assert "--set" in finding.fix
         if values:
-            known = nervecord.target(file=path, limits=values)
-            assert code not in [f.code for f in nervecord.inspect(policy, known).targets[0].findings]
+            own_target = nervecord.target(file=path, limits=values)
+            assert code not in [f.code for f in nervecord.inspect(policy, own_target).targets[0].findings]
 
 
 def _without(text: str, values: dict[str, str]) -> str:

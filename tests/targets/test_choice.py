@@ -74,9 +74,9 @@ def test_lava_itself(population: int, output_population: int) -> None:
     integers, _ = lowered(policy)
     assert policy.recorded is not None
     with LavaSession(integers, full_trace=False) as lava, EmulatorSession(integers) as fast:
-        taken = [lava.step(row) for row in policy.recorded[:12]]
-        np.testing.assert_array_equal(taken, [fast.step(row) for row in policy.recorded[:12]])
-        assert len(np.unique(taken)) > 1
+        actions = [lava.step(row) for row in policy.recorded[:12]]
+        np.testing.assert_array_equal(actions, [fast.step(row) for row in policy.recorded[:12]])
+        assert len(np.unique(actions)) > 1
         broken = policy.recorded[0].copy()
         broken[0] = np.nan
         assert lava.step(broken).tolist() == [2.0]

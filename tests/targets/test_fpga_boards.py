@@ -43,24 +43,24 @@ def test_the_self_test_passes_and_can_fail(tmp_path: Path) -> None:
     if shutil.which("verilator") is None or shutil.which("make") is None:
         pytest.skip("no verilator")
     emitted(tmp_path)
-    done = make(tmp_path, "bench")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "self-test passed" in done.stdout
+    process = make(tmp_path, "bench")
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "self-test passed" in process.stdout
     answers = tmp_path / "bench_answers.hex"
     lines = answers.read_text().splitlines()
     lines[-1] = f"{int(lines[-1], 16) ^ 1:02x}"
     answers.write_text("\n".join([*lines, ""]))
-    done = make(tmp_path, "bench")
-    assert done.returncode != 0
-    assert "1 of" in done.stdout + done.stderr
+    process = make(tmp_path, "bench")
+    assert process.returncode != 0
+    assert "1 of" in process.stdout + process.stderr
     # Silence is a failure too: one more answer is waited for than there is.
     lengths = tmp_path / "bench_answer_lengths.hex"
     counts = lengths.read_text().splitlines()
     counts[0] = f"{int(counts[0], 16) + 1:04x}"
     lengths.write_text("\n".join([*counts, ""]))
-    done = make(tmp_path, "bench")
-    assert done.returncode != 0
-    assert "does not come" in done.stdout + done.stderr
+    process = make(tmp_path, "bench")
+    assert process.returncode != 0
+    assert "does not come" in process.stdout + process.stderr
 
 
 def slow_clock(name: str) -> Placed:

@@ -93,8 +93,8 @@ class Played:
         entered = {}
         for name, (at, size, rows) in code.places.items():
             block = np.zeros((code.window, 1, size), np.int64)
-            given = numbers[:rows, at : at + size]
-            block[: self.plan.schedule.steps, 0] = given
+            inputs = numbers[:rows, at : at + size]
+            block[: self.plan.schedule.steps, 0] = inputs
             entered[name] = block.reshape(code.window, 1, *self.plan.entry(name).op.out_shape)
         steps = [self.machine.step({name: rows[k] for name, rows in entered.items()}) for k in range(code.window)]
         self._left = packed(left(self.core, steps), self.protocol.out_bytes)
@@ -110,8 +110,8 @@ class Driver:
         sources = ["policy_host.c", "policy_weights.c", "policy_posix.c"]
         flags = ["-std=c99", "-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror"]
         words = [str(COMPILER), *flags, "-shared", "-fPIC", "-o", "host.so", *sources]
-        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        process = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
         self.library: Any = ctypes.CDLL(str(folder / "host.so"))
         self.actions = program.contract.action.size if program.contract is not None else 0
         # More than any state takes.
@@ -131,7 +131,7 @@ def compiled(policy: Any, target: str = "fpga") -> Program:
     return nervecord.compile(policy, target)
 
 
-def drawn(seed: int, *, choices: bool = False) -> Program:
+def random_program(seed: int, *, choices: bool = False) -> Program:
     policy = policy_of(draw(seed), choices=choices)
     assert policy is not None
     return Program("fpga", policy.graph, policy.contract)
@@ -141,8 +141,8 @@ POLICIES: dict[str, Callable[[], Program]] = {
     "random": lambda: compiled(random_policy(1)),
     "several inputs and outputs": lambda: compiled(random_dag(3)),
     "carried": lambda: compiled(random_dag(2, carried=True, recurrent=True)),
-    "drawn, with spikes": lambda: drawn(1),
-    "drawn, with a choice": lambda: drawn(6, choices=True),
+    "drawn, with spikes": lambda: random_program(1),
+    "drawn, with a choice": lambda: random_program(6, choices=True),
     "counts of a population code": lambda: nervecord.load(ZOO / "ant-population" / "ant-population.nervecord"),
     "a choice": lambda: nervecord.load(ZOO / "cartpole" / "cartpole.nervecord"),
     "carried population": lambda: nervecord.load(ZOO / "cartpole-recurrent" / "cartpole-recurrent.nervecord"),
@@ -192,25 +192,25 @@ def test_a_board_that_fails_gives_the_fail_safe_action_until_a_reset(tmp_path: P
         assert driver.step(row)[0] == NO_BOARD
         board.spoilt = lambda answer: answer
         count = len(board.numbers)
-        code, given = driver.step(row)
+        code, fallback = driver.step(row)
         assert (code, len(board.numbers)) == (NO_BOARD, count)
-        np.testing.assert_array_equal(given, safe)
+        np.testing.assert_array_equal(fallback, safe)
         assert driver.reset() == 0
         np.testing.assert_array_equal(driver.step(row)[1], action)
-    code, given = driver.step(np.full_like(row, np.nan))
+    code, fallback = driver.step(np.full_like(row, np.nan))
     assert code == 1
-    np.testing.assert_array_equal(given, safe)
+    np.testing.assert_array_equal(fallback, safe)
 
 
 @needs_compiler
 def test_a_board_with_another_program_is_refused(tmp_path: Path) -> None:
     board = Played(designs(compiled(random_policy(2)), 1)["ulx3s-85f"])
     program = compiled(random_policy(1))
-    held = Played(designs(program, 1)["ulx3s-85f"])
-    held.protocol, wanted = board.protocol, held.protocol
+    other = Played(designs(program, 1)["ulx3s-85f"])
+    other.protocol, protocol = board.protocol, other.protocol
     driver_board = Played(designs(program, 1)["ulx3s-85f"])
     assert Driver(program, driver_board, tmp_path).opened == 0
-    driver_board.spoilt = lambda answer: held.protocol.greeting if answer == wanted.greeting else answer
+    driver_board.spoilt = lambda answer: other.protocol.greeting if answer == protocol.greeting else answer
     assert Driver(program, driver_board, tmp_path).opened == NO_BOARD
 
 
@@ -228,12 +228,14 @@ def test_its_own_program_plays_recorded_steps_on_a_board(tmp_path: Path) -> None
     subprocess.run(["make", "-C", str(host), "policy_hosttest"], check=True, capture_output=True)
     with SerialBoard(program, tmp_path) as board:
         words = ["make", "-C", str(host), "selftest", f"PORT={board.port}"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "0 of 20 recorded steps differ" in done.stdout
+        process = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stdout + process.stderr
+        assert "0 of 20 recorded steps differ" in process.stdout
     other = compiled(random_policy(4))
     (tmp_path / "other").mkdir()  # a library at the same path would be the one that is loaded already
     with SerialBoard(other, tmp_path / "other") as board:
-        done = subprocess.run([str(host / "policy_hosttest"), board.port], capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        assert "another program" in done.stderr
+        process = subprocess.run(
+            [str(host / "policy_hosttest"), board.port], capture_output=True, text=True, check=False
+        )
+        assert process.returncode == 2
+        assert "another program" in process.stderr

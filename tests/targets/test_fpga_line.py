@@ -78,10 +78,10 @@ def test_a_board_that_does_not_stop_is_not_listened_to(ends: tuple[int, str], mo
 
     thread = threading.Thread(target=babble)
     thread.start()
-    begun = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(EngineError, match="unasked"):
         port.drop()
-    assert time.monotonic() - begun >= 3 * PATIENCE
+    assert time.monotonic() - start >= 3 * PATIENCE
     stop.set()
     thread.join()
     port.close()

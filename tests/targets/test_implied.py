@@ -33,13 +33,13 @@ def described(**arithmetic: Any) -> TargetSpec:
 
 
 def bare(**arithmetic: Any) -> dict[str, Any]:
-    kept = {name: LAVA[name] for name in ("title", "summary", "nodes")}
+    header = {name: LAVA[name] for name in ("title", "summary", "nodes")}
     open_end = {
         "cores": {"value": "unlimited", "source": "made up", "confidence": "exact"},
         "neurons": {"value": 10_000, "source": "made up", "confidence": "exact"},
     }
     return {
-        **kept,
+        **header,
         "name": "mine",
         "engines": [],
         "arithmetic": {**LAVA["arithmetic"], **arithmetic},
@@ -144,13 +144,13 @@ def test_rules_and_lowering_agree_about_a_chip_that_is_described(what: str) -> N
     changes, change, code = CHIPS[what]
     spec = described(**changes)
     policy = change(random_policy(sizes=(5, 8, 2)))
-    found = findings_of(policy, spec)
-    assert {finding.code for finding in found if finding.severity == "error"} == ({code} if code else set())
+    findings = findings_of(policy, spec)
+    assert {finding.code for finding in findings if finding.severity == "error"} == ({code} if code else set())
     if code:
         assert [finding.code for finding in errors(policy, spec)] == [code] * len(errors(policy, spec))
         with pytest.raises(InfeasibleError):
             compile_graph(policy, IntegerTarget(spec))
         return
-    assert verdict(found) == "feasible"
+    assert verdict(findings) == "feasible"
     lowering: Any = compile_graph(policy, IntegerTarget(spec)).report["lowering"]
     assert lowering["action_error_rms"] < 0.2

@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
     ],
 )
 def test_a_benchmark_runs(name: str, arguments: list[str], message: str) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(FOLDER / name), *arguments],
         capture_output=True,
         text=True,
@@ -31,5 +31,5 @@ def test_a_benchmark_runs(name: str, arguments: list[str], message: str) -> None
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert message in done.stdout
+    assert process.returncode == 0, process.stderr
+    assert message in process.stdout

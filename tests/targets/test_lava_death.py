@@ -32,14 +32,14 @@ def policy() -> Policy:
     return lower(policy, LAVA, calibrate(policy))[0]
 
 
-def left(prefix: str, pids: list[int]) -> list[str]:
+def leftovers(prefix: str, pids: list[int]) -> list[str]:
     """What of a session is left: processes, segments."""
-    found = [path.name for path in Path("/dev/shm").glob(f"{prefix}*")]
+    names = [path.name for path in Path("/dev/shm").glob(f"{prefix}*")]
     for pid in pids:
         status = Path(f"/proc/{pid}/stat")
         if status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z":
-            found.append(str(pid))
-    return found
+            names.append(str(pid))
+    return names
 
 
 @needs_lava
@@ -49,16 +49,16 @@ def test_a_dead_or_hung_lava_is_an_error_in_time_and_leaves_nothing(fault: str) 
         session.step(np.zeros(OBSERVATIONS))
         prefix = session.worker.shared_memory_prefix
         pids = [*session.worker.process_ids, *session.worker.call("processes").values["pids"]]
-        assert len(left(prefix, pids)) > len(pids)
+        assert len(leftovers(prefix, pids)) > len(pids)
         victim = {"the worker dies": pids[1], "killed between steps": pids[0]}.get(fault, pids[4])
         os.kill(victim, signal.SIGSTOP if fault == "a process hangs" else signal.SIGKILL)
         time.sleep(0.05)
-        begun = time.monotonic()
+        start = time.monotonic()
         with pytest.raises(EngineError) as caught:
             session.step(np.zeros(OBSERVATIONS))
-        assert time.monotonic() - begun < 4.0
+        assert time.monotonic() - start < 4.0
         assert caught.value.hint
-        assert left(prefix, pids) == []
+        assert leftovers(prefix, pids) == []
         with pytest.raises(EngineError, match="no longer"):
             session.step(np.zeros(OBSERVATIONS))
 
@@ -88,7 +88,7 @@ def test_a_death_while_lava_starts_is_an_error_in_time() -> None:
             session.step(np.zeros(OBSERVATIONS))
         assert time.monotonic() - begins < 10.0
         thread.join()
-    assert left(prefix, list(before)) == []
+    assert leftovers(prefix, list(before)) == []
 
 
 SWALLOWED = """

@@ -62,19 +62,19 @@ def worker() -> Iterator[Worker]:
         yield running
 
 
-def assert_equal(worker: Worker, network_plan: Plan, x: Array, wanted: dict[str, Array], path: Path) -> None:
+def assert_equal(worker: Worker, network_plan: Plan, x: Array, reference: dict[str, Array], path: Path) -> None:
     """Membranes of all layers at every step, by lava-dl and by definition."""
     exported = export_netx(network_plan, path)
     reply = worker.call("play", {"file": str(path), "arguments": exported.arguments}, {"x": x}, timeout=120)
     for k, unit in enumerate(network_plan.units):
         name = unit.step.name
-        np.testing.assert_array_equal(reply.arrays[f"v_{k}"], wanted[name], err_msg=name)
+        np.testing.assert_array_equal(reply.arrays[f"v_{k}"], reference[name], err_msg=name)
 
 
 def membranes(case: Case) -> dict[str, Array]:
-    found = expected(case)
-    assert found is not None
-    return found[1]
+    reference = expected(case)
+    assert reference is not None
+    return reference[1]
 
 
 def test_random_graphs(worker: Worker, tmp_path: Path) -> None:
@@ -97,15 +97,15 @@ def test_a_compiled_policy(worker: Worker, tmp_path: Path) -> None:
     assert policy.recorded is not None
     network_plan = plan(program.policy)
     machine = Machine(network_plan)
-    wanted: dict[str, list[Array]] = {unit.step.name: [] for unit in network_plan.units}
+    histories: dict[str, list[Array]] = {unit.step.name: [] for unit in network_plan.units}
     x = []
     for row in policy.recorded[:2]:
         entering = machine.before.enter(split(machine.plan, row[None]), np.int64)
         (rows,) = entering.values()
         for t in range(network_plan.window):
             machine.step({name: values[t] for name, values in entering.items()})
-            for name, found in wanted.items():
-                found.append(machine.state[name]["v"][0])
+            for name, history in histories.items():
+                history.append(machine.state[name]["v"][0])
         x.append(rows[:, 0])
-    expected_membranes = {name: np.stack(values) for name, values in wanted.items()}
+    expected_membranes = {name: np.stack(values) for name, values in histories.items()}
     assert_equal(worker, network_plan, np.concatenate(x), expected_membranes, tmp_path / "policy.net")

@@ -175,11 +175,11 @@ def test_many_random_graphs_equal_the_definition(worker: Worker, part: int) -> N
 
 
 def test_the_graphs_drawn_cover_what_they_should() -> None:
-    seen: dict[str, int] = collections.Counter()
+    counts: dict[str, int] = collections.Counter()
     for seed in range(60):
         for what, has in traits(draw(seed)).items():
-            seen[what] += has
-    assert min(seen.values()) >= 3, seen
+            counts[what] += has
+    assert min(counts.values()) >= 3, counts
 
 
 def delayed(mode: str, delay: int, exponent: int, bits: int, graded: bool, seed: int) -> Case:
@@ -191,10 +191,10 @@ def delayed(mode: str, delay: int, exponent: int, bits: int, graded: bool, seed:
     weight = rng.integers(-(-low // step), high // step, endpoint=True, size=(4, 3)) * step
     weight[0, 0], weight[0, 1] = low // step * step if mixed else -(-low // step) * step, high // step * step
     entering = Input((3,), "values", 100.0) if graded else Input((3,), "spikes")
-    shown = Neuron(IntegerMembrane(4095, np.zeros(4), 0), None, None)
+    readout = Neuron(IntegerMembrane(4095, np.zeros(4), 0), None, None)
     graph = chain(
         Level.INTEGER,
-        [("in", entering), ("dense", Dense(weight, exponent, bits, delay)), ("shown", shown), ("out", Output((4,)))],
+        [("in", entering), ("dense", Dense(weight, exponent, bits, delay)), ("shown", readout), ("out", Output((4,)))],
         dt=1e-3,
         arithmetic=LAVA,
     )
@@ -276,10 +276,10 @@ def test_a_policy_acts_as_the_definition_does(worker: Worker, state: StateRule, 
                 action = plain.step(observation)
                 np.testing.assert_array_equal(lava.step(observation), action)
                 np.testing.assert_array_equal(quick.step(observation), action)
-                trace, wanted = lava.trace(), plain.trace()
+                trace, reference_trace = lava.trace(), plain.trace()
                 assert set(trace) == {"lif1", "readout"}
                 for name in trace:
-                    np.testing.assert_array_equal(trace[name], wanted[name])
+                    np.testing.assert_array_equal(trace[name], reference_trace[name])
             for session in (lava, quick, plain):
                 session.reset(1)
         assert lava.counts == plain.counts == quick.counts
@@ -350,9 +350,9 @@ def test_a_stream_gives_what_the_definition_gives(worker: Worker, state: StateRu
     x = {name: values[: 4 * steps] for name, values in case.inputs.items()}
     with LavaStream(case.plan) as lava, MachineStream(case.plan) as plain:
         assert isinstance(lava, StreamSession)
-        wanted = plain.run(x)
+        reference_outputs = plain.run(x)
         for name, values in lava.run(x).items():
-            np.testing.assert_array_equal(values, wanted[name])
+            np.testing.assert_array_equal(values, reference_outputs[name])
         block = {name: values[:steps] for name, values in x.items()}
         for session in (lava, plain):
             session.reset()
@@ -394,20 +394,20 @@ def test_without_an_environment_it_says_what_to_run(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("changes", "phrases"),
     [
         ({"current_bits": 16}, {"current_bits is 16"}),
         ({"compare": ">=", "reset": "subtract"}, {"compare is >=", "reset is subtract"}),
         ({"readout": "membrane"}, {"readout is membrane"}),
     ],
 )
-def test_another_arithmetic_is_refused_by_name(changes: dict[str, object], named: set[str]) -> None:
+def test_another_arithmetic_is_refused_by_name(changes: dict[str, object], phrases: set[str]) -> None:
     case = draw(0)
     other = dataclasses.replace(LAVA, **changes)  # type: ignore[arg-type]
     network_plan = plan(case.plan.graph.replace(arithmetic=other), case.plan.schedule)
     with pytest.raises(InfeasibleError) as caught:
         LavaNetwork(network_plan)
-    assert all(words in str(caught.value) for words in named)
+    assert all(words in str(caught.value) for words in phrases)
 
 
 def test_what_cannot_be_proved_is_refused_by_name() -> None:

@@ -54,9 +54,9 @@ def wheel(folder: Path) -> Path:
         file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         file.writestr(f"{info}/RECORD", "")
     (environment,) = folder.iterdir()
-    asked = folder.parent / "requirements.txt"
-    asked.write_text(f"lava-nc=={LAVA_VERSION} --hash=sha256:{hashlib.sha256(environment.read_bytes()).hexdigest()}\n")
-    return asked
+    path = folder.parent / "requirements.txt"
+    path.write_text(f"lava-nc=={LAVA_VERSION} --hash=sha256:{hashlib.sha256(environment.read_bytes()).hexdigest()}\n")
+    return path
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -65,11 +65,11 @@ def wheel(folder: Path) -> Path:
 
 def test_every_package_has_one_version_and_its_hashes() -> None:
     lines = environment.REQUIREMENTS.read_text().replace("\\\n", " ").splitlines()
-    asked = [line.split() for line in lines if not line.startswith("#")]
-    assert [name for name, *_ in asked] == environment.pins()
+    pins = [line.split() for line in lines if not line.startswith("#")]
+    assert [name for name, *_ in pins] == environment.pins()
     assert f"lava-nc=={LAVA_VERSION}" in environment.pins()
-    assert all(re.fullmatch(r"[a-z-]+==[0-9.]+", name) for name, *_ in asked)
-    assert all(hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", h) for h in hashes) for _, *hashes in asked)
+    assert all(re.fullmatch(r"[a-z-]+==[0-9.]+", name) for name, *_ in pins)
+    assert all(hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", h) for h in hashes) for _, *hashes in pins)
 
 
 @pytest.mark.long
@@ -77,9 +77,9 @@ def test_every_package_has_one_version_and_its_hashes() -> None:
 def test_a_package_of_another_hash_is_not_installed(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = wheel(tmp_path / "wheels")
-    asked.write_text(asked.read_text().replace("sha256:", "sha256:0")[:-2])
-    monkeypatch.setattr(environment, "REQUIREMENTS", asked)
+    requirements = wheel(tmp_path / "wheels")
+    requirements.write_text(requirements.read_text().replace("sha256:", "sha256:0")[:-2])
+    monkeypatch.setattr(environment, "REQUIREMENTS", requirements)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     with pytest.raises(EngineError) as caught:
@@ -91,12 +91,12 @@ def test_a_package_of_another_hash_is_not_installed(
 @pytest.mark.long
 @pytest.mark.skipif(sys.version_info[:2] not in environment.SHIM_PYTHONS, reason="Lava does not run on this Python")
 def test_killed_half_way_raced_and_found_again(home: Path, tmp_path: Path) -> None:
-    asked = wheel(tmp_path / "wheels")
+    requirements = wheel(tmp_path / "wheels")
     variables = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels")}
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-c", INSTALL, str(asked)],
+            [sys.executable, "-c", INSTALL, str(requirements)],
             env=variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -124,12 +124,12 @@ def test_killed_half_way_raced_and_found_again(home: Path, tmp_path: Path) -> No
     assert "left by an installation that was interrupted" in outputs[1]
     assert sorted(path.name for path in home.iterdir()) == ["lava", "lava.lock"]
 
-    found = require()
-    assert found.lava_version == LAVA_VERSION
-    assert found.python_version == ".".join(map(str, sys.version_info[:3]))
-    assert found.shim  # recorded, because it was needed
-    subprocess.run([found.python, "-I", "-c", "import lava.proc.lif.models"], check=True)
-    assert install([].append) == found
+    installation = require()
+    assert installation.lava_version == LAVA_VERSION
+    assert installation.python_version == ".".join(map(str, sys.version_info[:3]))
+    assert installation.shim  # recorded, because it was needed
+    subprocess.run([installation.python, "-I", "-c", "import lava.proc.lif.models"], check=True)
+    assert install([].append) == installation
 
     (home / "lava" / "bin" / "python").unlink()
     assert "interpreter" in str(status().problem)
@@ -227,9 +227,9 @@ def test_nothing_is_installed(home: Path) -> None:
 def test_a_damaged_or_foreign_marker_is_no_installation(home: Path, marker: str) -> None:
     (home / "lava").mkdir(parents=True)
     (home / "lava" / MARKER).write_text(marker)
-    found = status()
-    assert not found.installed
-    assert found.problem
+    installation = status()
+    assert not installation.installed
+    assert installation.problem
 
 
 def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,11 +246,11 @@ def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.lava
 def test_the_real_one_is_stock_lava() -> None:
-    found = status()
-    if not found.installed:
-        pytest.skip(f"no Lava environment: {found.problem}; run {environment.INSTALL_COMMAND}")
+    state = status()
+    if not state.installed:
+        pytest.skip(f"no Lava environment: {state.problem}; run {environment.INSTALL_COMMAND}")
     answer = subprocess.run(
-        [found.python, "-I", "-c", "from importlib.metadata import version as v; print(v('lava-nc'), v('numpy'))"],
+        [state.python, "-I", "-c", "from importlib.metadata import version as v; print(v('lava-nc'), v('numpy'))"],
         capture_output=True,
         text=True,
         check=True,

@@ -92,15 +92,15 @@ def membranes(graph: Graph, resets: dict[str, tuple[int, int]], x: Array) -> dic
     """v of every population at each step, cleared as `resets` says."""
     machine = Machine(plan(graph))
     names = [unit.step.name for unit in machine.plan.units]
-    found: dict[str, list[Array]] = {name: [] for name in names}
+    histories: dict[str, list[Array]] = {name: [] for name in names}
     for t, row in enumerate(x):
         for name, (interval, offset) in resets.items():
             if t % interval == offset:
                 machine.state[name] = graph.nodes[name].state(1)
         machine.step({"input": row[None]})
         for name in names:
-            found[name].append(machine.state[name]["v"][0])
-    return {name: np.stack(rows) for name, rows in found.items()}
+            histories[name].append(machine.state[name]["v"][0])
+    return {name: np.stack(rows) for name, rows in histories.items()}
 
 
 def test_a_file_read_as_netx_reads_it_is_the_same_network(tmp_path: Path) -> None:
@@ -112,12 +112,12 @@ def test_a_file_read_as_netx_reads_it_is_the_same_network(tmp_path: Path) -> Non
         except InfeasibleError as error:
             assert "netx would not" in str(error)  # noqa: PT017
             continue
-        wanted = expected(case)
-        assert wanted is not None
+        reference = expected(case)
+        assert reference is not None
         assert exported.layers == len(case.plan.units)
-        got = membranes(*read(tmp_path / "a.net"), entered(case)["input"])
-        for name, values in wanted[1].items():
-            np.testing.assert_array_equal(got[name], values, err_msg=f"{name} in graph {seed}")
+        actual = membranes(*read(tmp_path / "a.net"), entered(case)["input"])
+        for name, values in reference[1].items():
+            np.testing.assert_array_equal(actual[name], values, err_msg=f"{name} in graph {seed}")
         same += 1
     assert same > 40
 
@@ -222,11 +222,11 @@ def test_a_compiled_graph_that_is_no_policy_is_written_too(tmp_path: Path) -> No
     assert emitted.arguments == {"input_message_bits": 0}
     x = rng.integers(0, 2, size=(30, 4))
     (name,) = (unit.step.name for unit in plan(program.graph).units)
-    got = membranes(*read(emitted.path), x)
+    actual = membranes(*read(emitted.path), x)
     machine = Machine(plan(program.graph))
     for t, row in enumerate(x):
         machine.step({"in": row[None]})
-        np.testing.assert_array_equal(got["neurons0"][t], machine.state[name]["v"][0])
+        np.testing.assert_array_equal(actual["neurons0"][t], machine.state[name]["v"][0])
 
 
 def test_a_convolutional_network_is_written_as_it_was_composed(tmp_path: Path) -> None:
@@ -251,9 +251,9 @@ def test_a_convolutional_network_is_written_as_it_was_composed(tmp_path: Path) -
     target.emit(program, tmp_path)
     back = nervecord.read(tmp_path / "policy.net")
     assert isinstance(back, Graph)
-    wanted, found = (nervecord.simulate(it, x).left["output"][:, 0] for it in (program, back))
-    assert wanted.sum() > 20
-    np.testing.assert_array_equal(found, wanted)
+    reference_spikes, actual = (nervecord.simulate(it, x).left["output"][:, 0] for it in (program, back))
+    assert reference_spikes.sum() > 20
+    np.testing.assert_array_equal(actual, reference_spikes)
 
 
 def test_a_matrix_that_cannot_be_laid_out_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,8 +67,8 @@ def neuron(**changes: Any) -> dict[str, Any]:
 
 
 def ran(graph: Graph, schedule: Any, x: Array) -> Array:
-    (found,) = MachineStream(plan(graph, schedule)).run(x).values()
-    return found
+    (outputs,) = MachineStream(plan(graph, schedule)).run(x).values()
+    return outputs
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -91,8 +91,8 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
         (entry,) = case.plan.entries
         if entry.graded:
             graph = declare(graph, 9.0)
-        wanted = ran(case.plan.graph, case.plan.schedule, x)
-        np.testing.assert_array_equal(ran(graph, case.plan.schedule, x), wanted, err_msg=f"graph {seed}")
+        expected = ran(case.plan.graph, case.plan.schedule, x)
+        np.testing.assert_array_equal(ran(graph, case.plan.schedule, x), expected, err_msg=f"graph {seed}")
         export_netx(plan(graph, case.plan.schedule), tmp_path / "b.net")
         assert (tmp_path / "a.net").read_bytes() == (tmp_path / "b.net").read_bytes()
         same += 1
@@ -133,11 +133,11 @@ def test_a_network_of_slayer_gives_the_spikes_that_slayer_computed() -> None:
     """Exported by lava-dl 0.6.0's own blocks (tests/data/slayer/make.py): every neuron, every step."""
     graph = nervecord.read(SLAYER / "network.net")
     recorded = np.load(SLAYER / "spikes.npz")
-    found = nervecord.simulate(graph, recorded["x"].T).outputs
+    outputs = nervecord.simulate(graph, recorded["x"].T).outputs
     for k in (1, 2, 3):
-        wanted = recorded[f"y{k}"].T
-        np.testing.assert_array_equal(found[f"neurons{k}"][:, 0], wanted, err_msg=f"layer {k}")
-        assert wanted.sum() > 20
+        expected = recorded[f"y{k}"].T
+        np.testing.assert_array_equal(outputs[f"neurons{k}"][:, 0], expected, err_msg=f"layer {k}")
+        assert expected.sum() > 20
     with nervecord.stream(SLAYER / "network.net") as session:
         np.testing.assert_array_equal(session.run(recorded["x"].T)["output"][:, 0], recorded["y3"].T)
 
@@ -191,8 +191,8 @@ def test_a_policys_core_comes_back(tmp_path: Path) -> None:
 
 def test_the_reference_keeps_its_integers_and_a_chip_of_another_arithmetic_refuses_them(tmp_path: Path) -> None:
     path = slayer(tmp_path / "net.net", [dense()])
-    kept = nervecord.compile(path, "reference")
-    assert kept.graph == nervecord.compile(path, "lava").graph
+    program = nervecord.compile(path, "reference")
+    assert program.graph == nervecord.compile(path, "lava").graph
     assert nervecord.inspect(path, "reference").feasible
     four = {"weight_bits": 8, "membrane_bits": 24, "decay_bits": 12, "threshold_bits": 17}
     other = nervecord.IntegerTarget(spec_from_dict({"name": "mine", "arithmetic": four}))

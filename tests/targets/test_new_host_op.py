@@ -97,8 +97,8 @@ def test_their_equations_run_everywhere(engine: Any) -> None:
     rng = np.random.default_rng(0)
     with MachineSession(subject) as definition, engine(subject, batch=1) as other:
         rows = rng.normal(size=(40, 5)).astype(np.float32).astype(np.float64)
-        wanted = np.array([definition.step(row) for row in rows])
-        found = np.array([other.step(row) for row in rows])
+        expected = np.array([definition.step(row) for row in rows])
+        actual = np.array([other.step(row) for row in rows])
     single = engine in (OnnxSession, CSession)
-    np.testing.assert_array_equal(found, wanted.astype(np.float32) if single else wanted)
-    assert len(np.unique(wanted)) > 20
+    np.testing.assert_array_equal(actual, expected.astype(np.float32) if single else expected)
+    assert len(np.unique(expected)) > 20

@@ -121,9 +121,9 @@ def test_its_equations_run_everywhere(engine: Any, schedule: Schedule) -> None:
         with other:
             for _ in range(8):
                 block = {"in": rng.integers(-30, 31, (schedule.steps, 1, 4)).astype(np.float64)}
-                wanted, found = plain.step(block)["out"], other.step(block)["out"]
-                np.testing.assert_array_equal(found, wanted)
-                spikes += int(wanted.sum())
+                expected, actual = plain.step(block)["out"], other.step(block)["out"]
+                np.testing.assert_array_equal(actual, expected)
+                spikes += int(expected.sum())
                 for name, (low, high) in ranges.items():
                     v = plain.state()[name]["v"]
                     assert low <= v.min()

@@ -118,11 +118,11 @@ def test_a_name_with_a_comma_stays_out_of_lists_joined_by_commas() -> None:
 
 
 def test_the_same_program_gives_the_same_bytes(tmp_path: Path) -> None:
-    found = []
+    contents = []
     for k in range(2):
         (emitted,) = nervecord.emit(compiled(random_policy(1), form="integer"), tmp_path / str(k))
-        found.append(emitted.path.read_bytes())
-    assert found[0] == found[1]
+        contents.append(emitted.path.read_bytes())
+    assert contents[0] == contents[1]
 
 
 def test_a_program_of_another_target_is_exported_by_its_own_arithmetic(tmp_path: Path) -> None:
@@ -132,8 +132,8 @@ def test_a_program_of_another_target_is_exported_by_its_own_arithmetic(tmp_path:
     session = inference_session(emitted.path.read_bytes())
     with nervecord.open(program) as reference:
         for row in np.random.default_rng(0).normal(size=(20, 1, 27)):
-            (found,) = session.run(["actions"], {"obs": row.astype(np.float32)})
-            np.testing.assert_array_equal(found, reference.step(single(row)).astype(np.float32))
+            (actions,) = session.run(["actions"], {"obs": row.astype(np.float32)})
+            np.testing.assert_array_equal(actions, reference.step(single(row)).astype(np.float32))
 
 
 @pytest.mark.parametrize("seed", range(4, 40, 3))
@@ -176,10 +176,10 @@ def test_a_bad_observation_gives_the_fail_safe_action_and_spoils_nothing(form: s
             broken = row.copy()
             if k == 2:
                 broken[0, 5] = bad
-            wanted = reference.step(single(broken))
-            found = session.step(broken)
-            np.testing.assert_allclose(found, wanted, atol=EPSILON)
-            assert (found == 0.25).all() == (k == 2)
+            reference_action = reference.step(single(broken))
+            actual = session.step(broken)
+            np.testing.assert_allclose(actual, reference_action, atol=EPSILON)
+            assert (actual == 0.25).all() == (k == 2)
         assert session.counts.fail_safe == {NOT_FINITE: 1} == reference.counts.fail_safe
 
 
@@ -201,10 +201,10 @@ def test_an_input_of_spikes_takes_nothing_else() -> None:
     answers = set()
     with MachineSession(policy) as reference, OnnxSession(policy) as session:
         for row in np.random.default_rng(0).integers(0, 2, size=(12, 1, 3)).astype(np.float64):
-            wanted = single(reference.step(row))
-            answers.add(wanted.tobytes())
-            np.testing.assert_array_equal(session.step(row), wanted)
-            np.testing.assert_array_equal(raw.run(["actions"], {"obs": row.astype(np.float32)})[0], wanted)
+            reference_action = single(reference.step(row))
+            answers.add(reference_action.tobytes())
+            np.testing.assert_array_equal(session.step(row), reference_action)
+            np.testing.assert_array_equal(raw.run(["actions"], {"obs": row.astype(np.float32)})[0], reference_action)
         for other in (0.5, 2.0, -1.0):
             row = np.array([[1.0, other, 0.0]])
             with pytest.raises(GraphError, match=r"spikes, .*0 or 1"):
@@ -227,8 +227,8 @@ def test_it_is_a_session() -> None:
         reference.reset(3)
         active = np.array([True, False, True])
         for row in rows:
-            wanted = reference.step(single(row), active)
-            np.testing.assert_array_equal(session.step(single(row), active), single(wanted))
+            reference_action = reference.step(single(row), active)
+            np.testing.assert_array_equal(session.step(single(row), active), single(reference_action))
         assert session.counts == reference.counts
         twin = copy.deepcopy(session)
         np.testing.assert_array_equal(twin.step(rows[0]), session.step(rows[0]))
@@ -291,12 +291,12 @@ def test_streams_of_integers_are_exact(seed: int) -> None:
                 for name, x in case.inputs.items()
             }
             try:
-                wanted = reference.step(block)
+                exact = reference.step(block)
             except GraphError:
                 pytest.skip("a membrane that is read spikes, which the definition refuses")
-            found = stream.step(block)
-            for name, rows in wanted.items() if isinstance(wanted, dict) else [("", wanted)]:
-                actual = found[name] if isinstance(found, dict) else found
+            outputs = stream.step(block)
+            for name, rows in exact.items() if isinstance(exact, dict) else [("", exact)]:
+                actual = outputs[name] if isinstance(outputs, dict) else outputs
                 assert actual.dtype == rows.dtype
                 np.testing.assert_array_equal(actual, rows, err_msg=name)
             for name, rows in reference.trace().items():
@@ -333,9 +333,9 @@ def test_a_network_that_convolves(steps: int | None, tmp_path: Path) -> None:
     rows = rng.normal(size=(12, 2, 9, 8))
     with nervecord.stream(program) as stream, nervecord.stream(program, engine="definition") as reference:
         assert (stream.engine, reference.engine) == ("onnxruntime", "definition")
-        found, wanted = stream.run(single(rows))["out"], reference.run(single(rows))["out"]
-        assert np.ptp(wanted) > 0.1
-        np.testing.assert_allclose(found, wanted, atol=EPSILON)
+        actual, reference_outputs = stream.run(single(rows))["out"], reference.run(single(rows))["out"]
+        assert np.ptp(reference_outputs) > 0.1
+        np.testing.assert_allclose(actual, reference_outputs, atol=EPSILON)
         assert stream.counts.spikes == reference.counts.spikes
     (emitted,) = nervecord.emit(program, tmp_path)
     assert emitted.path.name == "network.onnx"
@@ -346,7 +346,7 @@ def test_a_network_that_convolves(steps: int | None, tmp_path: Path) -> None:
         block = rows[start : start + per].reshape(per, 1, -1).astype(np.float32)
         out, *after = session.run(None, {"picture": block, **state})
         state = {"h_in": after[0]} if after else {}
-        np.testing.assert_allclose(out[:, 0], wanted[start : start + per, 0], atol=EPSILON)
+        np.testing.assert_allclose(out[:, 0], reference_outputs[start : start + per, 0], atol=EPSILON)
 
 
 def test_a_stream_refuses_what_float32_does_not_hold() -> None:

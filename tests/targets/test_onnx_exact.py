@@ -53,8 +53,8 @@ def assert_same(policy: Policy, reference: Session, observations: Any, *, batch:
     reference.reset(batch)
     with OnnxSession(policy, batch=batch) as session:
         for k, row in enumerate(observations):
-            wanted, found = reference.step(single(row)), session.step(single(row))
-            np.testing.assert_array_equal(found, single(wanted), err_msg=f"action {k}")
+            expected, actual = reference.step(single(row)), session.step(single(row))
+            np.testing.assert_array_equal(actual, single(expected), err_msg=f"action {k}")
             traced = session.trace()
             for name, values in reference.trace().items():
                 useful = session.plan.useful(name)
@@ -104,9 +104,9 @@ def test_two_nodes_may_share_an_op(names: tuple[str, str]) -> None:
     network_plan = plan(Graph(Level.INTEGER, nodes, tuple(edges), 1e-3, wide), STREAM)
     rng = np.random.default_rng(0)
     inputs = {n: rng.integers(-limits[n], limits[n], endpoint=True, size=(400, 4)) for n in names}
-    wanted, found = MachineStream(network_plan).run(inputs), OnnxStream(network_plan).run(inputs)
-    for name, rows in wanted.items():
-        np.testing.assert_array_equal(found[name], rows, err_msg=name)
+    expected, actual = MachineStream(network_plan).run(inputs), OnnxStream(network_plan).run(inputs)
+    for name, rows in expected.items():
+        np.testing.assert_array_equal(actual[name], rows, err_msg=name)
 
 
 def readout_fires(policy: Policy, observations: Any, batch: int) -> bool:
@@ -156,8 +156,8 @@ def test_few_bits_and_an_old_opset(bits: int, opset: int, tmp_path: Path) -> Non
     session = inference_session(emitted.path.read_bytes())
     with EmulatorSession(program.policy) as reference:
         for row in np.random.default_rng(0).normal(size=(20, 1, 27)):
-            (found,) = session.run(["actions"], {"obs": row.astype(np.float32)})
-            np.testing.assert_array_equal(found, reference.step(single(row)).astype(np.float32))
+            (actions,) = session.run(["actions"], {"obs": row.astype(np.float32)})
+            np.testing.assert_array_equal(actions, reference.step(single(row)).astype(np.float32))
 
 
 def test_the_arithmetic_is_that_of_the_target_lava() -> None:
@@ -174,15 +174,15 @@ def play(env: str, seed: int, act: Any) -> tuple[list[Any], float, int]:
     """An episode: observations rounded to float32, its return and length. Actions are given rounded to float32."""
     environment = make_environment(env)
     observation, _ = environment.reset(seed=seed)
-    seen, total, steps = [], 0.0, 0
+    observations, total, steps = [], 0.0, 0
     while True:
         row = np.asarray(observation, dtype=np.float32)
-        seen.append(row)
+        observations.append(row)
         observation, reward, terminated, truncated, _ = environment.step(act(row))
         total, steps = total + float(reward), steps + 1
         if terminated or truncated:
             environment.close()
-            return seen, total, steps
+            return observations, total, steps
 
 
 @pytest.mark.parametrize(("name", "carried"), [("ant-small", False), ("cartpole-recurrent", True)])
@@ -207,8 +207,8 @@ def test_the_file_and_the_emulator_play_the_same_episode(name: str, carried: boo
         def emulator(row: Any) -> Any:
             return given_action(single(reference.step(row.astype(np.float64))), contract.choices)
 
-        wanted, found = (play(contract.environment, 7, act) for act in (emulator, file))
-    assert found[1:] == wanted[1:]
-    assert found[2] > 50
-    np.testing.assert_array_equal(found[0], wanted[0])
+        expected, actual = (play(contract.environment, 7, act) for act in (emulator, file))
+    assert actual[1:] == expected[1:]
+    assert actual[2] > 50
+    np.testing.assert_array_equal(actual[0], expected[0])
     assert plan(program.policy).schedule.resets is not carried

@@ -51,18 +51,18 @@ class Watched(Machine):
         return step
 
 
-def agree(machine: Watched, steps: list[dict[str, Any]], found: dict[str, Any]) -> bool:
+def agree(machine: Watched, steps: list[dict[str, Any]], trace: dict[str, Any]) -> bool:
     """Whether an action's trace is the same but for EPSILON; else that its first difference is at a threshold."""
     for k, values in enumerate(steps):
         for step in machine.plan.core:
-            wanted, actual = values[step.name], found[step.name][k]
+            expected, actual = values[step.name], trace[step.name][k]
             if not step.op.spikes:
-                np.testing.assert_allclose(actual, wanted, rtol=0, atol=EPSILON, err_msg=f"step {k}: {step.name}")
-            elif (wanted != actual).any():
+                np.testing.assert_allclose(actual, expected, rtol=0, atol=EPSILON, err_msg=f"step {k}: {step.name}")
+            elif (expected != actual).any():
                 assert isinstance(step.op, Neuron)
                 assert isinstance(step.op.spike, Spike)
                 distance = np.abs(machine.membranes[step.name][k] - step.op.spike.threshold)
-                assert distance[wanted != actual].max() <= EPSILON, f"step {k}: {step.name}"
+                assert distance[expected != actual].max() <= EPSILON, f"step {k}: {step.name}"
                 return False
     return True
 
@@ -73,13 +73,13 @@ def assert_close(policy: Policy, rows: Any) -> int:
     with OnnxSession(policy) as session:
         for row in rows:
             action, steps = machine.window(single(row))
-            found = session.step(single(row))
+            actual = session.step(single(row))
             if not agree(machine, steps, session.trace()):
                 machine.reset()
                 session.reset()
                 continue
             same += 1
-            np.testing.assert_allclose(found, action, rtol=0, atol=2 * EPSILON)
+            np.testing.assert_allclose(actual, action, rtol=0, atol=2 * EPSILON)
     return same
 
 

@@ -48,10 +48,10 @@ def test_they_are_what_the_dense_matrix_is(seed: int, arithmetic: Arithmetic) ->
     graph, x = sparse_stream(seed, arithmetic)
     assert verify(graph) == []
     dense = laid_out(graph)
-    wanted = simulate(dense, x).outputs
-    found = simulate(graph, x).outputs
-    for name, rows in wanted.items():
-        np.testing.assert_array_equal(found[name], rows, err_msg=name)
+    expected = simulate(dense, x).outputs
+    actual = simulate(graph, x).outputs
+    for name, rows in expected.items():
+        np.testing.assert_array_equal(actual[name], rows, err_msg=name)
     ranges = prove(plan(graph))
     assert ranges == prove(plan(dense))
     assert not any(f.severity == "error" for f in overflows(ranges, arithmetic))
@@ -73,9 +73,9 @@ def test_networks_of_the_test_spike() -> None:
 def test_engines_equal_the_definition(engine: str, seed: int) -> None:
     graph, x = sparse_stream(seed, LAVA)
     program = Program("lava", graph, schedule=plan(graph).schedule)
-    wanted = simulate(graph, x).left["output"][:, 0]
+    expected = simulate(graph, x).left["output"][:, 0]
     with LavaTarget().stream(program, engine=engine) as session:
-        np.testing.assert_array_equal(np.asarray(session.run(x)["output"]).reshape(wanted.shape), wanted)
+        np.testing.assert_array_equal(np.asarray(session.run(x)["output"]).reshape(expected.shape), expected)
         assert isinstance(session, EmulatorStream) == (engine == "emulator")
 
 
@@ -123,11 +123,11 @@ def test_a_convolution_is_unrolled_and_found_again(seed: int, axes: int) -> None
     assert form.out_size == op.out_shape[1:]
     x = rng.integers(-5, 5, size=(3, *form.input_shape))
     np.testing.assert_array_equal(rows.products(x.reshape(3, -1)), op.step({}, x.astype(float)).reshape(3, -1))
-    found = form.kernel_of(rows)
-    assert found is not None
+    result = form.kernel_of(rows)
+    assert result is not None
     # Taps that lie outside wherever the kernel stands are no part of the matrix.
-    np.testing.assert_array_equal(form.unrolled(found).values, rows.values)
-    assert (found == np.where(found != 0, kernel, 0)).all()
+    np.testing.assert_array_equal(form.unrolled(result).values, rows.values)
+    assert (result == np.where(result != 0, kernel, 0)).all()
     changed = rows.values.copy()
     changed[rng.integers(len(changed))] += 2
     other = form.kernel_of(rows.with_values(changed))
@@ -151,8 +151,8 @@ def test_a_matrix_that_is_no_convolution_is_refused() -> None:
         ),
     }
     for name, other in worse.items():
-        found = verify(graph.replace(nodes={**graph.nodes, "conv": other}))
-        assert [f.code for f in found] == ["convolution"], name
+        findings = verify(graph.replace(nodes={**graph.nodes, "conv": other}))
+        assert [f.code for f in findings] == ["convolution"], name
 
 
 @pytest.mark.parametrize(

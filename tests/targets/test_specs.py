@@ -225,8 +225,8 @@ def part(policy: Policy, which: str, **changes: Any) -> Policy:
 
 def wired(policy: Policy, cut: tuple[str, str], *edges: tuple[str, str], **nodes: Op) -> Policy:
     graph = policy.graph
-    kept = tuple(edge for edge in graph.edges if edge != cut)
-    return policy.replace(graph=graph.replace(nodes={**graph.nodes, **nodes}, edges=(*kept, *edges)))
+    old_edges = tuple(edge for edge in graph.edges if edge != cut)
+    return policy.replace(graph=graph.replace(nodes={**graph.nodes, **nodes}, edges=(*old_edges, *edges)))
 
 
 def carried(policy: Policy) -> Policy:
@@ -326,10 +326,10 @@ def test_energy_constants_are_the_published_ones() -> None:
 def test_an_amount_cannot_be_unlimited(name: str, tmp_path: Path) -> None:
     """It is computed with: what a weight takes, and what a connection costs."""
     text = (Path(__file__).parents[2] / "targets" / "xylo" / "spec.toml").read_text()
-    found = re.search(rf"^{name} = .*$", text, re.MULTILINE)
+    match = re.search(rf"^{name} = .*$", text, re.MULTILINE)
     entry = f'{name} = {{ value = "unlimited", source = "x", confidence = "exact" }}'
     path = tmp_path / "chip.toml"
-    path.write_text(text.replace(found[0], entry) if found else text.replace("[limits]", f"[limits]\n{entry}"))
+    path.write_text(text.replace(match[0], entry) if match else text.replace("[limits]", f"[limits]\n{entry}"))
     with pytest.raises(FileFormatError, match=rf"limits.{name}: is 'unlimited'"):
         read_spec(path)
     with pytest.raises(NervecordError, match=rf"{name}: "):

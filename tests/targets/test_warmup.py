@@ -37,14 +37,14 @@ print(sum(sum(it.cache_misses.values()) for it in stats), sum(sum(it.cache_hits.
 @pytest.mark.slow
 def test_every_form_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process some are loaded already: together with those they are all there are."""
-    seen: list[tuple[int, int]] = []
-    found = warmup(lambda done, total: seen.append((done, total)))
-    assert seen == [(k + 1, len(FORMS)) for k in range(len(FORMS))]
+    reports: list[tuple[int, int]] = []
+    result = warmup(lambda done, total: reports.append((done, total)))
+    assert reports == [(k + 1, len(FORMS)) for k in range(len(FORMS))]
     from nervecord.runtime.engines.emulator import jit, kernel
 
     loop = kernel.loop()
     assert [len(function.signatures) for function in (loop.act, loop.run)] == [2, 2]  # type: ignore[attr-defined]
-    assert found.folder.is_dir()
+    assert result.folder.is_dir()
     again = warmup()
     assert (again.compiled, again.found) == (0, 0), "what this call made or found, not what the process did"
     monkeypatch.setattr(jit, "_keeps", False)
@@ -58,11 +58,11 @@ def test_what_is_opened_afterwards_compiles_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": path}
 
     def run(*words: str) -> str:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, *words], capture_output=True, text=True, env=environment, timeout=600, check=False
         )
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
+        assert process.returncode == 0, process.stderr[-2000:]
+        return process.stdout
 
     assert "there" not in run("-m", "nervecord", "warmup", "--quiet")
     assert "everything was there" in run("-m", "nervecord", "warmup", "--quiet")

@@ -64,7 +64,7 @@ class NetworkTeacher(nn.Module):
         self.sizes = graph.nodes[entrance].size, last_op.choices if isinstance(last_op, ArgmaxDecode) else last_op.size
         self._steps: list[tuple[str, tuple[str, ...], Callable[[Tensor], Tensor]]] = []
         for name in graph.order()[0]:
-            self._steps.append((name, graph.sources(name), self._made(name, graph.nodes[name])))
+            self._steps.append((name, graph.sources(name), self._layer(name, graph.nodes[name])))
 
     def require_sizes(self, observations: int, outputs: int) -> None:
         """Refuse a task of other sizes.
@@ -82,8 +82,8 @@ class NetworkTeacher(nn.Module):
                     hint="name the task that it was trained in: --env ID",
                 )
 
-    def _made(self, name: str, op: Op) -> Callable[[Tensor], Tensor]:
-        def kept(label: str, values: Any) -> Callable[[], Tensor]:
+    def _layer(self, name: str, op: Op) -> Callable[[Tensor], Tensor]:
+        def buffer(label: str, values: Any) -> Callable[[], Tensor]:
             # Asked for at each call: moved to a device, a module has other tensors than it began with.
             key = f"{name}_{label}".replace(".", "_")
             self.register_buffer(key, torch.from_numpy(np.asarray(values, dtype=np.float32)))
@@ -91,11 +91,11 @@ class NetworkTeacher(nn.Module):
 
         match op:
             case Normalise():
-                mean, divisor = kept("mean", op.mean), kept("divisor", op.divisor)
+                mean, divisor = buffer("mean", op.mean), buffer("divisor", op.divisor)
                 return lambda x: ((x - mean()) / divisor()).clamp(-op.clip, op.clip)
             case Affine():
-                weight = kept("weight", op.weight)
-                bias = None if op.bias is None else kept("bias", op.bias)
+                weight = buffer("weight", op.weight)
+                bias = None if op.bias is None else buffer("bias", op.bias)
                 return lambda x: functional.linear(x, weight(), None if bias is None else bias())
             case Activation(function="elu"):
                 return lambda x: functional.elu(x, op.alpha)
@@ -104,8 +104,8 @@ class NetworkTeacher(nn.Module):
             case Activation():
                 return torch.tanh
             case Decode():
-                low, high = kept("low", op.low), kept("high", op.high)
-                scale, offset = kept("scale", op.scale), kept("offset", op.offset)
+                low, high = buffer("low", op.low), buffer("high", op.high)
+                scale, offset = buffer("scale", op.scale), buffer("offset", op.offset)
                 return lambda x: (x * scale() + offset()).clamp(low(), high())
             case Input() | ArgmaxDecode() | Output():
                 # Of a choice the preferences are learnt, not which one is largest.

@@ -87,8 +87,8 @@ class ChainResult:
         """What compiling loses, in parts of the float policy's mean return, over pairs of episodes; half the width of
         its 95 % interval."""
         size = max(abs(float(np.mean(self.returns["float"]))), 1e-12)
-        lost = self.returns["float"] - self.returns["fixed"]
-        return float(lost.mean()) / size, interval95(lost) / size
+        losses = self.returns["float"] - self.returns["fixed"]
+        return float(losses.mean()) / size, interval95(losses) / size
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -207,15 +207,15 @@ def _train(plan: Plan, stage: PlannedStage, watcher: Watcher, free: dict[str, An
     if is_finished(stage):
         return
     run, exists = front.training(), stage.folder.exists()
-    seen = run_folder.last_step(stage.folder) if exists else 0
-    watcher.note(f"{stage.stage.name}: {f'from step {seen:,}' if seen else 'begins'}, in {stage.folder}")
-    with watcher.training(stage) as shown:
+    last_step = run_folder.last_step(stage.folder) if exists else 0
+    watcher.note(f"{stage.stage.name}: {f'from step {last_step:,}' if last_step else 'begins'}, in {stage.folder}")
+    with watcher.training(stage) as report:
 
         def progress(now: Any) -> None:
-            nonlocal seen
-            before, seen = seen, now.step
-            if shown is not None:
-                shown(now)
+            nonlocal last_step
+            before, last_step = last_step, now.step
+            if report is not None:
+                report(now)
             if any(before < gate <= now.step for gate in gates):
                 check_gates(plan, stage)
 
@@ -258,7 +258,7 @@ def _evaluated(plan: Plan, side: Side, watcher: Watcher, *, episodes: int = 0) -
         path = block_file(plan, side, seed)
         if not path.is_file():
             program = acting_program(plan.policy if side == "float" else plan.program)
-            with nervecord.open(program, trace=False) as session, watcher.episodes(side) as shown:
+            with nervecord.open(program, trace=False) as session, watcher.episodes(side) as report:
                 result = nervecord.run(
                     session,
                     plan.env,
@@ -266,7 +266,7 @@ def _evaluated(plan: Plan, side: Side, watcher: Watcher, *, episodes: int = 0) -
                     seed,
                     wrappers=plan.wrappers,
                     environments=min(settings.num_envs, settings.episodes),
-                    progress=shown,
+                    progress=report,
                 )
             if result.engine_error is not None:
                 raise EngineError(f"died: {result.engine_error}", where=result.engine)
@@ -283,17 +283,17 @@ def _block(plan: Plan, path: Path, seed: int) -> dict[str, Any]:
         NervecordError: it is of other episodes.
     """
     block = read_record(path)
-    asked = {"env": plan.env.rpartition(":")[2], "seed": seed, "episodes": plan.recipe.evaluation.episodes}
-    said = {**block, "env": str(block.get("env")).rpartition(":")[2]}
-    for name, value in asked.items():
-        if said.get(name) != value:
+    expected = {"env": plan.env.rpartition(":")[2], "seed": seed, "episodes": plan.recipe.evaluation.episodes}
+    content = {**block, "env": str(block.get("env")).rpartition(":")[2]}
+    for name, value in expected.items():
+        if content.get(name) != value:
             raise NervecordError(
-                f"has {name} {said.get(name)!r}, the recipe asks for {value!r}",
+                f"has {name} {content.get(name)!r}, the recipe asks for {value!r}",
                 where=str(path),
                 hint="move it away, and it is played again",
             )
     values = block.get("return_each")
-    if not isinstance(values, list) or len(values) != asked["episodes"]:
+    if not isinstance(values, list) or len(values) != expected["episodes"]:
         raise NervecordError("has not every episode's return", where=str(path), hint="move it away")
     for k in range(len(values)):
         number_of({"return": values[k]}, "return", where=str(path))

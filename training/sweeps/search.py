@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nervecord.errors import NervecordError
-from nervecord.training.fields import shown
+from nervecord.training.fields import value_text
 
 LARGEST = 1e100
 """Of the ends of a range: their difference is to be a number."""
@@ -59,7 +59,7 @@ def _check(name: str, values: Any, place: str) -> None:
             if are_numbers and low < high and ("uniform" in values or low > 0):
                 return
     raise NervecordError(
-        f"{name} is {shown(values)}, no range",
+        f"{name} is {value_text(values)}, no range",
         where=place,
         hint="write a list of values, { uniform = [low, high] } or { log = [low, high] } with 0 < low < high",
     )

@@ -24,7 +24,7 @@ from typing import Any
 from nervecord.compiler.files.regular import read_text
 from nervecord.compiler.schema import MOST_WHOLE, by_name, checked, from_toml, printable, record, row, text, unprintable
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
-from nervecord.training.fields import MOST_ITEMS, shown
+from nervecord.training.fields import MOST_ITEMS, value_text
 from nervecord.training.folder.records import read_record
 from nervecord.training.settings.config import TrainConfig, all_fields, marked
 from nervecord.training.sweeps.rules import Rules, check_names, plain
@@ -297,7 +297,7 @@ def _values(key: str, value: Any, place: str) -> tuple[Any, ...]:
         # A table is refused where its field is checked.
         each = item if isinstance(item, (bool, int, float, str)) else repr(item)
         if each in earlier:
-            raise NervecordError(f"{key} holds {shown(item)} twice", where=place)
+            raise NervecordError(f"{key} holds {value_text(item)} twice", where=place)
         earlier.add(each)
     return values
 
@@ -400,7 +400,7 @@ def mismatch(folder: Path, config: TrainConfig) -> str | None:
 def _whole(key: str, values: tuple[Any, ...], least: int, place: str) -> tuple[int, ...]:
     for value in values:
         if type(value) is not int or not least <= value <= MOST_WHOLE:
-            raise NervecordError(f"{key} holds {shown(value)}, whole numbers from {least} are needed", where=place)
+            raise NervecordError(f"{key} holds {value_text(value)}, whole numbers from {least} are needed", where=place)
     return values
 
 

@@ -107,11 +107,11 @@ def norse() -> Iterator[Case]:
     import norse.torch as n
 
     def stepped(net: Any, x: Any) -> np.ndarray:
-        state, found = None, []
+        state, outputs = None, []
         for row in x:
             y, state = net(row, state)
-            found.append(y.detach().numpy())
-        return np.stack(found)
+            outputs.append(y.detach().numpy())
+        return np.stack(outputs)
 
     ones = torch.ones(6)
     box = n.LIFBoxParameters(tau_mem_inv=120 * ones, v_leak=0 * ones, v_th=0.05 * ones, v_reset=0 * ones)
@@ -143,8 +143,8 @@ def sinabs() -> Iterator[Case]:
         for module in net:
             if hasattr(module, "reset_states"):
                 module.reset_states()
-        found: np.ndarray = net(x).detach().numpy()
-        return found
+        outputs: np.ndarray = net(x).detach().numpy()
+        return outputs
 
     def iaf(**more: Any) -> Any:
         return sl.IAFSqueeze(batch_size=1, spike_threshold=torch.tensor(0.9), **more)
@@ -202,8 +202,8 @@ def rockpool() -> Iterator[Case]:
     from rockpool.nn.modules import LIFTorch, LinearTorch
 
     def whole(net: Any, x: Any) -> np.ndarray:
-        found: np.ndarray = net(x[None])[0][0].detach().numpy()
-        return found
+        outputs: np.ndarray = net(x[None])[0][0].detach().numpy()
+        return outputs
 
     cases: tuple[tuple[str, dict[str, Any]], ...] = (
         ("one-spike", {"max_spikes_per_dt": 1}),

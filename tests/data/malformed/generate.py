@@ -104,9 +104,9 @@ def ours(edit: Callable[[h5py.File], object]) -> Callable[[Path], None]:
 
     def make(path: Path) -> None:
         # Copied into the newer layout of HDF5, which takes a third of the space.
-        with h5py.File(io.BytesIO(nir_bytes(policy())), "r") as written, h5py.File(path, "w", libver="latest") as file:
-            for name in written:
-                written.copy(name, file)
+        with h5py.File(io.BytesIO(nir_bytes(policy())), "r") as original, h5py.File(path, "w", libver="latest") as file:
+            for name in original:
+                original.copy(name, file)
             edit(file)
 
     return make

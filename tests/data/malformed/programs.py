@@ -47,7 +47,7 @@ def policy() -> Policy:
         control_period=0.05,
         fail_safe=(0.0, 0.0),
     )
-    named = [
+    nodes = [
         ("observation", n.Input((3,))),
         ("normalise", n.Normalise(np.zeros(3), np.ones(3), 1e-8, 10.0)),
         ("fc1", n.Affine(draw.normal(size=(2, 3)), zero)),
@@ -57,7 +57,7 @@ def policy() -> Policy:
         ("decode", n.Decode(one, zero, -one, one)),
         ("action", n.Output((2,))),
     ]
-    return Policy(chain(n.Level.DISCRETE, named, dt=1e-3), contract, draw.normal(size=(16, 3)))
+    return Policy(chain(n.Level.DISCRETE, nodes, dt=1e-3), contract, draw.normal(size=(16, 3)))
 
 
 @functools.cache
@@ -176,8 +176,8 @@ def entry(name: str, **values: Any) -> Callable[[], bytes]:
     """A file whose index says something else of an array."""
 
     def change(data: Manifest) -> None:
-        (found,) = [item for item in data["arrays"] if item["name"] == name]
-        found.update(values)
+        (record,) = [item for item in data["arrays"] if item["name"] == name]
+        record.update(values)
 
     return sealed(change)
 
@@ -186,8 +186,8 @@ def node(name: str, part: str = "", **values: Any) -> Callable[[], bytes]:
     """A file whose node, or a part of it, has another kind, name or fields."""
 
     def change(data: dict[str, Any]) -> None:
-        (found,) = [item for item in data["nodes"] if item["name"] == name]
-        (found[part] if part else found).update(values)
+        (record,) = [item for item in data["nodes"] if item["name"] == name]
+        (record[part] if part else record).update(values)
 
     return graph(change)
 

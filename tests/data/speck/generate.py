@@ -163,10 +163,10 @@ def main(path: str, count: int = 1000) -> None:
     rng = np.random.default_rng(0)
     nets: list[str] = []
     while len(nets) < count:
-        drawn = draw(rng)
-        if drawn is None:
+        sample = draw(rng)
+        if sample is None:
             continue
-        shape, layers = drawn
+        shape, layers = sample
         with torch.no_grad():
             why = verdict(shape, layers)
         nets.append(json.dumps([shape, layers, why]))

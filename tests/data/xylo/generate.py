@@ -32,8 +32,8 @@ class _Anything(type):
 
 class _Empty(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        wanted = name.split(".")[0] in ("samna", "samnagui")
-        return importlib.machinery.ModuleSpec(name, self, is_package=True) if wanted else None
+        is_stub = name.split(".")[0] in ("samna", "samnagui")
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if is_stub else None
 
     def create_module(self, spec: Any) -> types.ModuleType:
         def anything(name: str) -> Any:
