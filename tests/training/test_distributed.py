@@ -52,7 +52,7 @@ def torchrun(*command: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=120,
+        timeout=600,  # against a hang; a busy machine takes minutes
     )
 
 
