@@ -112,6 +112,22 @@ def test_damaged_and_unknown_json() -> None:
         TrainConfig.from_json('{"task": {}, "network": 3}')
 
 
+@pytest.mark.parametrize("part", ["task", "network", "algorithm", "run"])
+def test_a_run_folder_without_one_of_the_parts_is_refused(part: str) -> None:
+    stored = TrainConfig.of(env="CartPole-v1").to_dict()
+    del stored[part]
+    with pytest.raises(FileFormatError, match=f"lacks {part}") as refusal:
+        TrainConfig.from_dict(stored, where="runs/a/config.json")
+    assert refusal.value.where == "runs/a/config.json"
+
+
+def test_a_run_folder_whose_algorithm_has_no_name_is_refused() -> None:
+    stored = TrainConfig().to_dict()
+    del stored["algorithm"]["name"]
+    with pytest.raises(FileFormatError, match="algorithm"):
+        TrainConfig.from_dict(stored)
+
+
 def test_parts_are_compared_and_replaced() -> None:
     config = TrainConfig(network=NetworkConfig(layers=(8,)), algorithm=PPO(steps=7))
     assert config.replace(lr=1e-3).network is config.network

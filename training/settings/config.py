@@ -199,7 +199,7 @@ class TrainConfig:
         """Read what `to_json` wrote.
 
         Raises:
-            FileFormatError: the text is no JSON object.
+            FileFormatError: the text is no JSON object, or a part is missing.
             NervecordError: a field is unknown or has an impossible value.
         """
         return cls.from_dict(from_json(text, by_name(Any), where), where=where)
@@ -209,6 +209,7 @@ class TrainConfig:
         """A configuration from what `to_dict` gave; JSON's lists become tuples.
 
         Raises:
+            FileFormatError: a part or the algorithm's name is missing.
             NervecordError: a part or field is unknown or has an impossible value.
         """
         kinds: dict[str, type[Part]] = {
@@ -225,8 +226,13 @@ class TrainConfig:
                 raise FileFormatError(f"{part} is {stored!r}, not an object", where=where)
             fields, kind = dict(stored), kinds[part]
             if part == "algorithm":
-                kind = algorithm_named(str(fields.pop("name", DEFAULT)), where=where)
+                if "name" not in fields:
+                    raise FileFormatError("algorithm has no name", where=where)
+                kind = algorithm_named(str(fields.pop("name")), where=where)
             parts[part] = _part(kind, fields, where)
+        if missing := [part for part in kinds if part not in parts]:
+            # Never the defaults in their place: a run would continue as another.
+            raise FileFormatError(f"lacks {', '.join(missing)}, and a run has all of {', '.join(kinds)}", where=where)
         return cls(**parts)
 
 
