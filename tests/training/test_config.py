@@ -78,6 +78,7 @@ def test_a_student_has_another_folder_than_what_ppo_trains() -> None:
         ({"algorithm": "distill", "teacher": "a", "clip": 0.9}, r"--clip: .*--algorithm distill"),
         ({"algorithm": "a2c"}, r"'a2c'.*ppo"),
         ({"mirror": True, "env": "Hopper-v4"}, r"--mirror: .*Hopper-v4"),
+        ({"algorithm": "finetune", "start": "a", "critic_run": "b", "state": "carried"}, "finetune: .*--state reset"),
         ({"recurrent": True}, r"--recurrent: needs --state carried"),
         ({"wrappers": (3,)}, r"--wrappers: \[0\]: .*str.*int"),
     ],

@@ -205,8 +205,7 @@ def test_it_trains_a_spiking_policy_and_resumes(tmp_path: Path) -> None:
     assert started.policy is not None
 
 
-def test_a_policy_that_carries_state_is_refused() -> None:
-    with pytest.raises(NervecordError, match="--algorithm skrl-ppo: needs --state reset"):
-        SkrlPPOLearner(
-            Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo", policy="snn", state="carried"))
-        )
+def test_a_policy_that_carries_state_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(NervecordError, match="--state reset") as refusal:
+        config("skrl-ppo", policy="snn", state="carried")
+    assert refusal.value.where == "--algorithm skrl-ppo"

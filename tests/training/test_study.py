@@ -108,6 +108,7 @@ def test_a_search_draws_the_same_whenever_it_is_read_and_more_keep_the_first(tmp
         ("[[search]]\nsamples = 2\nlearning = [1]", "'learning'"),
         ("[grid]\npolicy = ['snn', 'rnn']", "'rnn'.*ann, snn"),
         ("[grid]\nminibatch = [65]", "4 environments"),
+        ("[grid]\nalgorithm = ['skrl-ppo']\nstate = ['reset', 'carried']", "skrl-ppo: .*--state reset"),
     ],
 )
 def test_refusals(tmp_path: Path, series: str, message: str) -> None:

@@ -9,6 +9,7 @@ from nervecord.errors import NervecordError
 from nervecord.training.algorithms.base import Asset, Source, critic_weight
 from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.fields import flag, flag_name
+from nervecord.training.settings.tasks import check_mirror
 
 if TYPE_CHECKING:
     from nervecord.training.settings.config import TrainConfig
@@ -73,6 +74,24 @@ class Distill(OnPolicy):
 
     def _example(self) -> str:
         return "nervecord distill RUN"
+
+    def check_config(self, config: TrainConfig) -> None:
+        super().check_config(config)
+        if not self.mirror_states:
+            return
+        check_mirror(config.task.env, where="--mirror-states")
+        if config.network.mirror:
+            raise NervecordError(
+                "is of no use to a policy that acts in a mirror as its image does",
+                where="--mirror-states",
+                hint="drop it, or --mirror",
+            )
+        if config.network.state == "carried":
+            raise NervecordError(
+                "needs --state reset: of the state that a mirrored student would carry nothing is known",
+                where="--mirror-states",
+                hint="drop it, or --state carried",
+            )
 
     def check_source(self, source: Source, before: TrainConfig | None, config: TrainConfig) -> None:
         named = getattr(self, source.field)

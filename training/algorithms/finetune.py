@@ -39,6 +39,8 @@ class Finetune(TD7Updates):
         ),
     )
 
+    takes_carried: ClassVar[bool] = False
+
     start: str = start_run()
     critic_run: str = flag("", "run folder of TD7, whose critic continues to learn, and whose policy is the teacher")
     critic_lr: float = flag(3e-4, "learning rate of critic and encoder", above=0)

@@ -28,6 +28,7 @@ from nervecord.training.algorithms.ppo import PPO
 from nervecord.training.fields import Part, flag_name, lapsed
 from nervecord.training.settings.parts import NetworkConfig, RunConfig, TaskConfig
 from nervecord.training.settings.presets import PRESETS
+from nervecord.training.settings.tasks import check_mirror
 
 MOST_WEIGHTS = 1 << 25
 """Between the hidden layers of a network, and in each matrix: half a gigabyte with gradients and what Adam keeps."""
@@ -60,12 +61,9 @@ class TrainConfig:
                 where=flag_name(changed[0]),
                 hint="--hidden sets their width",
             )
-        if self.network.mirror and self.task.env != "Ant-v4":
-            raise NervecordError(
-                f"no symmetry of {self.task.env} is known, only that of Ant-v4",
-                where="--mirror",
-                hint="train without --mirror",
-            )
+        self.algorithm.check_config(self)
+        if self.network.mirror:
+            check_mirror(self.task.env, where="--mirror")
         for where, count in self._hidden_weights().items():
             if count > MOST_WEIGHTS:
                 raise NervecordError(
