@@ -156,12 +156,19 @@ class TrainConfig:
         """Name of the run folder."""
         if self.run.name:
             return self.run.name
-        widths = "x".join(map(str, self.network.layers))
-        acts = self.algorithm.name if self.algorithm.own_networks else f"{self.network.policy}-{widths}"
+        acts = "-".join(filter(None, self.actor))
         if not self.algorithm.own_networks and self.algorithm.name != DEFAULT:
             acts = f"{self.algorithm.name}-{acts}"  # a student beside the policy that PPO trains
         task = self.task.env.rpartition(":")[2].replace("/", "-")
         return f"{task}-{acts}-seed{self.run.seed}"
+
+    @property
+    def actor(self) -> tuple[str, str]:
+        """What acts, and the widths of its hidden layers: ("snn", "64x64"). An algorithm that has networks of its own
+        gives its name, and no widths."""
+        if self.algorithm.own_networks:
+            return self.algorithm.name, ""
+        return self.network.policy, "x".join(map(str, self.network.layers))
 
     @property
     def batch(self) -> int:
