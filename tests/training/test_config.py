@@ -193,6 +193,24 @@ def test_a_run_folder_with_a_name_that_no_field_has_is_refused(former: tuple[str
         TrainConfig.from_dict(stored)
 
 
+@pytest.mark.parametrize("wrong", [{"lr": "fast"}, {"minibatch": 4096}])
+def test_a_wrong_value_in_a_run_folder_names_its_file(wrong: dict[str, Any]) -> None:
+    """Not only a flag, which nobody has typed; fields that contradict each other, and parts, too."""
+    stored = TrainConfig().to_dict()
+    stored["algorithm"] |= wrong
+    with pytest.raises(NervecordError) as refusal:
+        TrainConfig.from_dict(stored, where="runs/a/config.json")
+    assert "runs/a/config.json" in refusal.value.__notes__[0]
+
+
+def test_parts_in_a_run_folder_that_contradict_each_other_name_its_file() -> None:
+    stored = TrainConfig().to_dict()
+    stored["network"]["mirror"], stored["task"]["env"] = True, "Hopper-v4"
+    with pytest.raises(NervecordError) as refusal:
+        TrainConfig.from_dict(stored, where="runs/a/config.json")
+    assert "runs/a/config.json" in refusal.value.__notes__[0]
+
+
 def test_what_a_verb_takes_as_its_argument_is_never_called_a_flag() -> None:
     for kind in ALGORITHMS.values():
         if kind.positional:

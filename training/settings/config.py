@@ -238,7 +238,8 @@ class TrainConfig:
         if missing := [part for part in kinds if part not in parts]:
             # Never the defaults in their place: a run would continue as another.
             raise FileFormatError(f"lacks {', '.join(missing)}, and a run has all of {', '.join(kinds)}", where=where)
-        return cls(**parts)
+        with _noted(where):
+            return cls(**parts)
 
 
 def _part(kind: type[Part], stored: Mapping[str, Any], where: str) -> Part:
@@ -247,7 +248,18 @@ def _part(kind: type[Part], stored: Mapping[str, Any], where: str) -> Part:
     for name in stored:
         if name not in names:
             raise unknown_name("field", str(name), names, where=where)
-    return kind(**stored)
+    with _noted(where):
+        return kind(**stored)
+
+
+@contextlib.contextmanager
+def _noted(where: str) -> Iterator[None]:
+    """Checks name flags, which nobody has typed here: a note says where the values stand."""
+    try:
+        yield
+    except NervecordError as error:
+        error.add_note(f"in {where}")
+        raise
 
 
 def algorithm_named(name: str, *, where: str = "--algorithm") -> type[Algorithm]:
