@@ -12,6 +12,7 @@ import pytest
 
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.training.algorithms import ALGORITHMS
+from nervecord.training.algorithms.finetune import Finetune
 from nervecord.training.algorithms.ppo import PPO
 from nervecord.training.settings.config import TrainConfig, all_fields, demo_config, marked
 from nervecord.training.settings.parts import NetworkConfig, RunConfig, TaskConfig
@@ -86,6 +87,20 @@ def test_a_student_has_another_folder_than_what_ppo_trains() -> None:
 def test_impossible_values_are_refused_by_flag(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(NervecordError, match=message):
         TrainConfig.of(**changes)
+
+
+@pytest.mark.parametrize("algorithm", ["td7", "sac", "td3"])
+def test_a_training_that_ends_before_its_first_update_is_refused(algorithm: str) -> None:
+    with pytest.raises(NervecordError, match=r"25,000.*20,000") as refusal:
+        TrainConfig.of(algorithm=algorithm, steps=20_000)
+    assert refusal.value.where == "--random-steps"
+    assert TrainConfig.of(algorithm=algorithm, steps=20_000, random_steps=10_000)
+
+
+def test_fine_tuning_that_is_shorter_than_tds_random_steps_is_none_of_them() -> None:
+    settings = TrainConfig.of(algorithm="finetune", start="a", critic_run="b", steps=2_000, fill_steps=1_000).algorithm
+    assert isinstance(settings, Finetune)
+    assert settings.of_td7(8, 8).steps == 2_000
 
 
 def test_whole_numbers_are_welcome_where_floats_are_meant() -> None:
