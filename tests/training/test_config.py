@@ -12,8 +12,10 @@ import pytest
 
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.training.algorithms import ALGORITHMS
+from nervecord.training.algorithms.distill import Distill
 from nervecord.training.algorithms.finetune import Finetune
 from nervecord.training.algorithms.ppo import PPO
+from nervecord.training.folder.start import require_equal, shared_fields
 from nervecord.training.settings.config import TrainConfig, all_fields, demo_config, marked
 from nervecord.training.settings.parts import NetworkConfig, RunConfig, TaskConfig
 
@@ -54,7 +56,8 @@ def test_a_student_has_another_folder_than_what_ppo_trains() -> None:
         ({"operator": "cuda"}, r"--operator: .*'cuda' .*fused, snntorch"),
         ({"steps_per_action": 0}, r"--steps-per-action: .*>= 1, got 0"),
         ({"lr": 0.0}, r"--lr: .*> 0.0, got 0.0"),
-        ({"lr": float("nan")}, r"--lr: .*float"),
+        ({"lr": float("nan")}, r"--lr: .*> 0.0, got nan"),
+        ({"lr": float("inf")}, r"--lr: .*, got inf"),
         ({"lr": "fast"}, r"--lr: .*float.*str"),
         ({"steps": 1.5}, r"--steps: .*int.*float"),
         ({"delays": 1}, r"--delays: .*bool.*int"),
@@ -173,12 +176,26 @@ def test_importing_the_configuration_loads_nothing_heavy() -> None:
         ({"population": 20}, "--population: .*--encoder current"),
         ({"output_population": 5}, "--output-population: .*--decoder membrane"),
         ({"log_std_final": -3.0}, "--log-std-final: .*--noise learnt"),
+        ({"algorithm": "distill", "teacher": "a", "fall_steps": 60}, "--fall-steps: .*--fall-weight"),
+        ({"algorithm": "distill", "teacher": "a", "initial_steps": 9}, "--initial-steps: .*--initial-weight"),
+        ({"algorithm": "td7", "obs_clip": 5.0}, "--obs-clip: .*--algorithm td7"),
+        ({"algorithm": "sac", "operator": "snntorch"}, "--operator: .*--algorithm sac"),
+        ({"algorithm": "td3", "layers": (8,)}, "--layers: .*--algorithm td3"),
         ({"normalise_reward": False, "reward_clip": 3.0}, "--reward-clip: .*--no-normalise-reward"),
     ],
 )
 def test_what_has_no_meaning_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(NervecordError, match=message):
         TrainConfig.of(**values)
+
+
+def test_a_student_chooses_the_limit_of_its_observations_which_a_teacher_of_raw_ones_has_not() -> None:
+    source, teacher = Distill.sources[0], TrainConfig.of(algorithm="td7", env="Pendulum-v1")
+    assert shared_fields(teacher, source)["env"] == "Pendulum-v1"
+    assert "obs_clip" not in shared_fields(teacher, source)
+    assert shared_fields(TrainConfig.of(obs_clip=5.0), source)["obs_clip"] == 5.0
+    student = TrainConfig.of(algorithm="distill", teacher="a", env="Pendulum-v1", critic=(64, 64), obs_clip=5.0)
+    require_equal(teacher, student, source, where="a")
 
 
 def test_what_lapses_by_a_change_has_its_default_again() -> None:

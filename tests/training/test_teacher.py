@@ -194,7 +194,7 @@ def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: P
     with pytest.raises(NervecordError, match=r"--fall-weight: .*--kept-states 0"):
         config.replace(kept_states=0)
     with pytest.raises(NervecordError, match=r"--initial-weight: .*--kept-states 0"):
-        config.replace(kept_states=0, fall_weight=1.0)
+        config.replace(kept_states=0, fall_weight=1.0, fall_steps=40)
 
 
 @pytest.mark.parametrize("kept_states", [100, 12])

@@ -64,6 +64,13 @@ class Distill(OnPolicy):
 
     def _check_together(self) -> None:
         super()._check_together()
+        for name, weight in (("fall_steps", "fall_weight"), ("initial_steps", "initial_weight")):
+            if getattr(self, name) != getattr(Distill, name) and getattr(self, weight) == 1:
+                raise NervecordError(
+                    f"has no meaning with {flag_name(weight)} 1, as which every state is drawn",
+                    where=flag_name(name),
+                    hint=f"drop it, or raise {flag_name(weight)}",
+                )
         for name in ("fall_weight", "initial_weight"):
             if getattr(self, name) > 1 and not self.kept_states:
                 raise NervecordError(

@@ -54,13 +54,8 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        if self.algorithm.own_networks and self.network != NetworkConfig():
-            changed = [n for n, v in self.network.to_dict().items() if v != NetworkConfig().to_dict()[n]]
-            raise NervecordError(
-                f"has no meaning with --algorithm {self.algorithm.name}, whose networks are its own",
-                where=flag_name(changed[0]),
-                hint="--hidden sets their width",
-            )
+        if self.algorithm.own_networks:
+            self._check_own_networks()
         self.algorithm.check_config(self)
         if self.network.mirror:
             check_mirror(self.task.env, where="--mirror")
@@ -70,6 +65,17 @@ class TrainConfig:
                     f"asks for {count} weights between hidden layers, at most {MOST_WEIGHTS} are trained",
                     where=where,
                     hint="fewer neurons in a layer",
+                )
+
+    def _check_own_networks(self) -> None:
+        """Refuse what shapes and computes a policy's network, where the algorithm has none."""
+        asked = [(self.network, name) for name in _names(NetworkConfig)]
+        for part, name in (*asked, (self.task, "obs_clip"), (self.run, "operator")):
+            if getattr(part, name) != getattr(type(part), name):
+                raise NervecordError(
+                    f"has no meaning with --algorithm {self.algorithm.name}, whose networks are its own",
+                    where=flag_name(name),
+                    hint="drop it; --hidden sets their width",
                 )
 
     def _hidden_weights(self) -> dict[str, int]:
