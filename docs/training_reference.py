@@ -38,13 +38,15 @@ def document() -> str:
 
 
 def _algorithms() -> Iterator[str]:
-    yield "| `--algorithm` | what it is | starts from | policy | several processes | choices | devices |"
-    yield "|---|---|---|---|---|---|---|"
+    head = ("`--algorithm`", "what it is", "starts from", "policy", "several processes", "choices", "carried state")
+    yield f"| {' | '.join(head)} | devices |"
+    yield "|---" * len(head) + "|---|"
     for name, kind in ALGORITHMS.items():
         starts = "; ".join(_source(kind, source) for source in kind.sources) or "nothing"
         policy = "its own network, without spikes" if kind.own_networks else "spiking, or its twin without spikes"
         devices = ", ".join(kind.devices) or "any"
-        able = [_yes(value) for value in (kind.takes_processes, kind.takes_choices)]
+        carries = kind.takes_carried and not kind.own_networks
+        able = [_yes(value) for value in (kind.takes_processes, kind.takes_choices, carries)]
         words = [f"`{name}`", kind.about, starts, policy, *able, devices]
         yield f"| {' | '.join(words)} |"
 

@@ -12,7 +12,10 @@ import pytest
 
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.training.algorithms import ALGORITHMS
+from nervecord.training.algorithms.distill import Distill
+from nervecord.training.algorithms.finetune import Finetune
 from nervecord.training.algorithms.ppo import PPO
+from nervecord.training.folder.start import require_equal, shared_fields
 from nervecord.training.settings.config import TrainConfig, all_fields, demo_config, marked
 from nervecord.training.settings.parts import NetworkConfig, RunConfig, TaskConfig
 
@@ -53,7 +56,8 @@ def test_a_student_has_another_folder_than_what_ppo_trains() -> None:
         ({"operator": "cuda"}, r"--operator: .*'cuda' .*fused, snntorch"),
         ({"steps_per_action": 0}, r"--steps-per-action: .*>= 1, got 0"),
         ({"lr": 0.0}, r"--lr: .*> 0.0, got 0.0"),
-        ({"lr": float("nan")}, r"--lr: .*float"),
+        ({"lr": float("nan")}, r"--lr: .*> 0.0, got nan"),
+        ({"lr": float("inf")}, r"--lr: .*, got inf"),
         ({"lr": "fast"}, r"--lr: .*float.*str"),
         ({"steps": 1.5}, r"--steps: .*int.*float"),
         ({"delays": 1}, r"--delays: .*bool.*int"),
@@ -78,6 +82,7 @@ def test_a_student_has_another_folder_than_what_ppo_trains() -> None:
         ({"algorithm": "distill", "teacher": "a", "clip": 0.9}, r"--clip: .*--algorithm distill"),
         ({"algorithm": "a2c"}, r"'a2c'.*ppo"),
         ({"mirror": True, "env": "Hopper-v4"}, r"--mirror: .*Hopper-v4"),
+        ({"algorithm": "finetune", "start": "a", "critic_run": "b", "state": "carried"}, "finetune: .*--state reset"),
         ({"recurrent": True}, r"--recurrent: needs --state carried"),
         ({"wrappers": (3,)}, r"--wrappers: \[0\]: .*str.*int"),
     ],
@@ -85,6 +90,20 @@ def test_a_student_has_another_folder_than_what_ppo_trains() -> None:
 def test_impossible_values_are_refused_by_flag(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(NervecordError, match=message):
         TrainConfig.of(**changes)
+
+
+@pytest.mark.parametrize("algorithm", ["td7", "sac", "td3"])
+def test_a_training_that_ends_before_its_first_update_is_refused(algorithm: str) -> None:
+    with pytest.raises(NervecordError, match=r"25,000.*20,000") as refusal:
+        TrainConfig.of(algorithm=algorithm, steps=20_000)
+    assert refusal.value.where == "--random-steps"
+    assert TrainConfig.of(algorithm=algorithm, steps=20_000, random_steps=10_000)
+
+
+def test_fine_tuning_that_is_shorter_than_tds_random_steps_is_none_of_them() -> None:
+    settings = TrainConfig.of(algorithm="finetune", start="a", critic_run="b", steps=2_000, fill_steps=1_000).algorithm
+    assert isinstance(settings, Finetune)
+    assert settings.of_td7(8, 8).steps == 2_000
 
 
 def test_whole_numbers_are_welcome_where_floats_are_meant() -> None:
@@ -110,6 +129,22 @@ def test_damaged_and_unknown_json() -> None:
         TrainConfig.from_json('{"task": {}, "networks": {}}')
     with pytest.raises(FileFormatError, match="network is 3"):
         TrainConfig.from_json('{"task": {}, "network": 3}')
+
+
+@pytest.mark.parametrize("part", ["task", "network", "algorithm", "run"])
+def test_a_run_folder_without_one_of_the_parts_is_refused(part: str) -> None:
+    stored = TrainConfig.of(env="CartPole-v1").to_dict()
+    del stored[part]
+    with pytest.raises(FileFormatError, match=f"lacks {part}") as refusal:
+        TrainConfig.from_dict(stored, where="runs/a/config.json")
+    assert refusal.value.where == "runs/a/config.json"
+
+
+def test_a_run_folder_whose_algorithm_has_no_name_is_refused() -> None:
+    stored = TrainConfig().to_dict()
+    del stored["algorithm"]["name"]
+    with pytest.raises(FileFormatError, match="algorithm"):
+        TrainConfig.from_dict(stored)
 
 
 def test_parts_are_compared_and_replaced() -> None:
@@ -141,12 +176,26 @@ def test_importing_the_configuration_loads_nothing_heavy() -> None:
         ({"population": 20}, "--population: .*--encoder current"),
         ({"output_population": 5}, "--output-population: .*--decoder membrane"),
         ({"log_std_final": -3.0}, "--log-std-final: .*--noise learnt"),
+        ({"algorithm": "distill", "teacher": "a", "fall_steps": 60}, "--fall-steps: .*--fall-weight"),
+        ({"algorithm": "distill", "teacher": "a", "initial_steps": 9}, "--initial-steps: .*--initial-weight"),
+        ({"algorithm": "td7", "obs_clip": 5.0}, "--obs-clip: .*--algorithm td7"),
+        ({"algorithm": "sac", "operator": "snntorch"}, "--operator: .*--algorithm sac"),
+        ({"algorithm": "td3", "layers": (8,)}, "--layers: .*--algorithm td3"),
         ({"normalise_reward": False, "reward_clip": 3.0}, "--reward-clip: .*--no-normalise-reward"),
     ],
 )
 def test_what_has_no_meaning_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(NervecordError, match=message):
         TrainConfig.of(**values)
+
+
+def test_a_student_chooses_the_limit_of_its_observations_which_a_teacher_of_raw_ones_has_not() -> None:
+    source, teacher = Distill.sources[0], TrainConfig.of(algorithm="td7", env="Pendulum-v1")
+    assert shared_fields(teacher, source)["env"] == "Pendulum-v1"
+    assert "obs_clip" not in shared_fields(teacher, source)
+    assert shared_fields(TrainConfig.of(obs_clip=5.0), source)["obs_clip"] == 5.0
+    student = TrainConfig.of(algorithm="distill", teacher="a", env="Pendulum-v1", critic=(64, 64), obs_clip=5.0)
+    require_equal(teacher, student, source, where="a")
 
 
 def test_what_lapses_by_a_change_has_its_default_again() -> None:
@@ -174,6 +223,24 @@ def test_a_run_folder_with_a_name_that_no_field_has_is_refused(former: tuple[str
     stored[part][name] = value
     with pytest.raises(NervecordError, match=f"unknown field '{name}'"):
         TrainConfig.from_dict(stored)
+
+
+@pytest.mark.parametrize("wrong", [{"lr": "fast"}, {"minibatch": 4096}])
+def test_a_wrong_value_in_a_run_folder_names_its_file(wrong: dict[str, Any]) -> None:
+    """Not only a flag, which nobody has typed; fields that contradict each other, and parts, too."""
+    stored = TrainConfig().to_dict()
+    stored["algorithm"] |= wrong
+    with pytest.raises(NervecordError) as refusal:
+        TrainConfig.from_dict(stored, where="runs/a/config.json")
+    assert "runs/a/config.json" in refusal.value.__notes__[0]
+
+
+def test_parts_in_a_run_folder_that_contradict_each_other_name_its_file() -> None:
+    stored = TrainConfig().to_dict()
+    stored["network"]["mirror"], stored["task"]["env"] = True, "Hopper-v4"
+    with pytest.raises(NervecordError) as refusal:
+        TrainConfig.from_dict(stored, where="runs/a/config.json")
+    assert "runs/a/config.json" in refusal.value.__notes__[0]
 
 
 def test_what_a_verb_takes_as_its_argument_is_never_called_a_flag() -> None:

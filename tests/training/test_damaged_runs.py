@@ -146,6 +146,16 @@ def test_content_that_no_training_goes_on_from(change: Callable[[dict[str, Any]]
     assert resume(folder).step == 3 * 64, "the one before is gone on from"
 
 
+@pytest.mark.parametrize(("form", "advice"), [(1, "train anew"), (checkpoint.FORMAT + 1, "update")])
+def test_a_checkpoint_of_another_format_says_which_way_out_there_is(form: int, advice: str, folder: Path) -> None:
+    path = newest(folder)
+    torch.save({**torch.load(path, weights_only=True), "format": form}, path)
+    with pytest.raises(FileFormatError) as caught:
+        resume(folder)
+    assert caught.value.where == str(path)
+    assert advice in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoint"])
 def test_a_pipe_is_not_waited_for(name: str, folder: Path) -> None:
     path = newest(folder) if name == "checkpoint" else folder / name

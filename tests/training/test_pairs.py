@@ -31,6 +31,18 @@ def tables(
     return paired_table(series, named, TrainConfig.of()), depth_table(series, named)
 
 
+def test_networks_of_an_algorithms_own_are_called_by_it_and_compared() -> None:
+    tests = {1: 100.0, 2: 200.0}
+    td7 = Cell(
+        "td7", TrainConfig.of(algorithm="td7"), (1, 2), tuple(Finished(s, 9 * v, v, ()) for s, v in tests.items()), ()
+    )
+    members = [cell("snn", (256,), tests), cell("snn", (256, 256), tests), cell("snn", (64,), tests), td7]
+    paired, by_depth = tables(*members, varied=("policy", "layers", "algorithm"))
+    assert ["TD7, algorithm td7", "SNN 256, algorithm ppo"] in [row[:2] for row in paired]
+    assert {row[0] for row in by_depth[1:]} <= {"SNN"}
+    assert "td7" not in {row[2] for row in by_depth[1:]}
+
+
 def told(values: list[float]) -> str:
     return f"{np.mean(values):,.0f} ± {interval95(np.array(values)):,.0f}"
 

@@ -144,6 +144,32 @@ def test_a_transition_that_only_resets_is_never_stored(algorithm: str, kind: typ
     assert torch.isnan(learner.memory.get_tensor_by_name("rewards")[len(stored) :]).all()
 
 
+@pytest.mark.parametrize("steps_per_update", [2.0, 3.0, 50.0])
+@pytest.mark.parametrize(("algorithm", "kind"), [("sac", SACLearner), ("td3", TD3Learner)])
+def test_an_update_takes_the_environment_steps_that_were_asked_for(
+    algorithm: str, kind: type[SkrlLearner], steps_per_update: float
+) -> None:
+    fields = {"num_envs": ENVS, "hidden": 8, "minibatch": 4, "capacity": 500, "random_steps": ENVS}
+    settings = TrainConfig.of(algorithm=algorithm, steps_per_update=steps_per_update, **fields)
+    learner = kind(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), settings))
+    updates, sample = [0], learner.memory.sample
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        updates[0] += 1
+        return sample(*arguments, **options)
+
+    learner.memory.sample = counted
+    zeros, no = torch.zeros(STEPS, ENVS, ACTIONS), torch.zeros(STEPS, ENVS, dtype=torch.bool)
+    valid = ~no
+    valid[5, 1] = False  # a step that only resets is none
+    learnt = valid.sum().item() - ENVS  # the random ones before the first update count for none
+    for number in range(3):
+        learner.schedule(number * STEPS * ENVS, 3 * STEPS * ENVS)
+        learner.update(Rollout(torch.zeros(STEPS + 1, ENVS, SIZE), zeros, zeros, None, zeros[..., 0], no, no, valid))
+        assert updates[0] == int(learnt / steps_per_update)
+        learnt += valid.sum().item()
+
+
 @pytest.mark.long
 def test_it_trains_a_spiking_policy_and_resumes(tmp_path: Path) -> None:
     base = {
@@ -179,8 +205,7 @@ def test_it_trains_a_spiking_policy_and_resumes(tmp_path: Path) -> None:
     assert started.policy is not None
 
 
-def test_a_policy_that_carries_state_is_refused() -> None:
-    with pytest.raises(NervecordError, match="--algorithm skrl-ppo: needs --state reset"):
-        SkrlPPOLearner(
-            Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo", policy="snn", state="carried"))
-        )
+def test_a_policy_that_carries_state_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(NervecordError, match="--state reset") as refusal:
+        config("skrl-ppo", policy="snn", state="carried")
+    assert refusal.value.where == "--algorithm skrl-ppo"

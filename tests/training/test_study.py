@@ -10,6 +10,8 @@ from studies import small_study, write_study
 
 from nervecord.errors import NervecordError
 from nervecord.training.settings.config import TrainConfig
+from nervecord.training.sweeps.cells import read_cells
+from nervecord.training.sweeps.report import table
 from nervecord.training.sweeps.study import read_study
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -108,6 +110,7 @@ def test_a_search_draws_the_same_whenever_it_is_read_and_more_keep_the_first(tmp
         ("[[search]]\nsamples = 2\nlearning = [1]", "'learning'"),
         ("[grid]\npolicy = ['snn', 'rnn']", "'rnn'.*ann, snn"),
         ("[grid]\nminibatch = [65]", "4 environments"),
+        ("[grid]\nalgorithm = ['skrl-ppo']\nstate = ['reset', 'carried']", "skrl-ppo: .*--state reset"),
     ],
 )
 def test_refusals(tmp_path: Path, series: str, message: str) -> None:
@@ -229,6 +232,18 @@ def test_an_algorithm_that_begins_with_other_runs_can_be_varied(tmp_path: Path, 
     assert [run.name.partition(source)[2] for run in runs] == ["-runs_a-seed1", "-runs_b-seed1"]
 
 
+def test_a_cell_of_an_algorithm_with_networks_of_its_own_is_called_by_it(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    head = '[study]\nname = "s"\n[base]\nenv = "Pendulum-v1"\n'
+    for grid in ('algorithm = "td7"\n[grid]\n', '[grid]\nalgorithm = ["td7"]\n'):
+        path.write_text(f"{head}{grid}lr = [3e-4, 1e-3]\nseeds = [0]\n")
+        study = read_study(path)
+        cells = read_cells(study)
+        assert list(cells) == ["td7", "td7-lr-0.001"]
+        assert [row[:2] for row in table(study, study.series[0], cells)[1:]] == [["TD7", "-"]] * 2
+        assert all(cell.to_dict(study.base)["policy"] == "td7" for cell in cells.values())
+
+
 def test_a_rule_sees_what_those_before_it_have_set_and_the_fields_of_the_algorithm(tmp_path: Path) -> None:
     rules = "[[where]]\ndepth = 2\nset = { epochs = 4 }\n[[where]]\nepochs = 4\nset = { lr = 1e-4 }\n"
     found = {(c.network.layers, c.algorithm.lr) for c in planned(tmp_path / "s.toml", RULES + rules)}
@@ -240,7 +255,7 @@ def test_a_rule_sees_what_those_before_it_have_set_and_the_fields_of_the_algorit
     rules = '[[where]]\nnum_envs = 32\nset = { lr = 1e-4 }\n[[where]]\nalgorithm = "td7"\nset = { lr = 2e-4 }\n'
     configs = planned(tmp_path / "s.toml", grid + rules)
     assert {(c.algorithm.name, c.algorithm.lr) for c in configs} == {("ppo", 1e-4), ("td7", 2e-4)}
-    assert [c.run.name for c in configs] == ["snn-256-lr-0.0001-seed1", "snn-256-algorithm-td7-lr-0.0002-seed1"]
+    assert [c.run.name for c in configs] == ["snn-256-lr-0.0001-seed1", "td7-lr-0.0002-seed1"]
 
 
 @pytest.mark.parametrize(

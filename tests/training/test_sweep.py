@@ -335,6 +335,15 @@ def test_refusals_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFix
     for flag in ("--workers", "--cpus"):
         assert main(["sweep", str(path), flag, "0"]) == 2
         assert flag in capsys.readouterr().err
+    base = f'[study]\nname = "small"\nout = "{tmp_path}"\n[base]\nenv = "CartPole-v1"\n[grid]\n'
+    for series, flag in (
+        ('algorithm = ["ppo", "td7"]', "--algorithm td7"),
+        ('log_std_final = [-3.0]\nnoise = ["linear"]', "--noise"),
+    ):
+        path.write_text(base + series)
+        for verb in (["--plan"], []):
+            assert main(["sweep", str(path), *verb]) == 2
+            assert f"{flag}: " in capsys.readouterr().err
     assert not list((tmp_path / "small").glob("*-seed*"))
 
 

@@ -69,6 +69,8 @@ class Algorithm(Part):
     """Whether it has networks of its own, without spikes, in place of those of the part `network`."""
     takes_presets: ClassVar[bool] = False
     """Whether presets, which are PPO's, suit its fields too."""
+    takes_carried: ClassVar[bool] = True
+    """Whether it trains policies whose state carries from action to action."""
     takes_choices: ClassVar[bool] = True
     """Whether it learns tasks whose action is a choice."""
     takes_processes: ClassVar[bool] = True
@@ -104,6 +106,17 @@ class Algorithm(Part):
         Raises:
             NervecordError: it cannot.
         """
+
+    def check_config(self, config: TrainConfig) -> None:
+        """Refuse a task or a network for which these settings have no meaning; `config` is of this training.
+
+        Raises:
+            NervecordError: they have none.
+        """
+        if config.network.state == "carried" and not self.takes_carried:
+            raise NervecordError(
+                "needs --state reset: it keeps no state of the policy", where=f"--algorithm {self.name}"
+            )
 
     def check_choices(self, env: str, choices: int) -> None:
         """Refuse a task whose action is one of `choices`, where that is not learnt, or not with these settings.

@@ -9,6 +9,7 @@ from nervecord.errors import NervecordError
 from nervecord.training.algorithms.base import Asset, Source, critic_weight
 from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.fields import flag, flag_name
+from nervecord.training.settings.tasks import check_mirror
 
 if TYPE_CHECKING:
     from nervecord.training.settings.config import TrainConfig
@@ -63,6 +64,13 @@ class Distill(OnPolicy):
 
     def _check_together(self) -> None:
         super()._check_together()
+        for name, weight in (("fall_steps", "fall_weight"), ("initial_steps", "initial_weight")):
+            if getattr(self, name) != getattr(Distill, name) and getattr(self, weight) == 1:
+                raise NervecordError(
+                    f"has no meaning with {flag_name(weight)} 1, as which every state is drawn",
+                    where=flag_name(name),
+                    hint=f"drop it, or raise {flag_name(weight)}",
+                )
         for name in ("fall_weight", "initial_weight"):
             if getattr(self, name) > 1 and not self.kept_states:
                 raise NervecordError(
@@ -73,6 +81,24 @@ class Distill(OnPolicy):
 
     def _example(self) -> str:
         return "nervecord distill RUN"
+
+    def check_config(self, config: TrainConfig) -> None:
+        super().check_config(config)
+        if not self.mirror_states:
+            return
+        check_mirror(config.task.env, where="--mirror-states")
+        if config.network.mirror:
+            raise NervecordError(
+                "is of no use to a policy that acts in a mirror as its image does",
+                where="--mirror-states",
+                hint="drop it, or --mirror",
+            )
+        if config.network.state == "carried":
+            raise NervecordError(
+                "needs --state reset: of the state that a mirrored student would carry nothing is known",
+                where="--mirror-states",
+                hint="drop it, or --state carried",
+            )
 
     def check_source(self, source: Source, before: TrainConfig | None, config: TrainConfig) -> None:
         named = getattr(self, source.field)

@@ -39,6 +39,9 @@ class Finetune(TD7Updates):
         ),
     )
 
+    takes_carried: ClassVar[bool] = False
+    fills_with: ClassVar[str] = "fill_steps"
+
     start: str = start_run()
     critic_run: str = flag("", "run folder of TD7, whose critic continues to learn, and whose policy is the teacher")
     critic_lr: float = flag(3e-4, "learning rate of critic and encoder", above=0)
@@ -59,12 +62,6 @@ class Finetune(TD7Updates):
 
     def _check_together(self) -> None:
         super()._check_together()
-        if self.fill_steps >= self.steps:
-            raise NervecordError(
-                f"is {self.fill_steps:,}, and the whole training has {self.steps:,} steps: nothing would be learnt",
-                where="--fill-steps",
-                hint="lower it, or raise --steps, which counts them",
-            )
         if self.restart_steps and self.num_envs < 4:
             raise NervecordError(
                 f"has no meaning with --num-envs {self.num_envs}: of every four environments two are cut",
@@ -75,4 +72,5 @@ class Finetune(TD7Updates):
     def of_td7(self, hidden: int, embedding: int) -> TD7Settings:
         """The settings of TD7's agent, whose networks have these widths; `lr` is that of critic and encoder."""
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(TD7Updates)}
-        return TD7Settings(**{**shared, "lr": self.critic_lr, "hidden": hidden, "embedding": embedding})
+        own = {"lr": self.critic_lr, "random_steps": self.fill_steps, "hidden": hidden, "embedding": embedding}
+        return TD7Settings(**{**shared, **own})

@@ -21,6 +21,7 @@ class SkrlPPO(OnPolicy):
     teacher_class: ClassVar[str] = PPO.teacher_class
     assets: ClassVar[frozenset[Asset]] = PPO.assets
     takes_presets: ClassVar[bool] = True
+    takes_carried: ClassVar[bool] = False
     takes_choices: ClassVar[bool] = False
     takes_processes: ClassVar[bool] = False
 

@@ -109,11 +109,12 @@ def load(folder: Path, step: int | None = None) -> dict[str, Any]:
         )
     path = checkpoint_path(folder, steps[-1] if step is None else step)
     content = read_checkpoint(path)
-    if content.get("format") != FORMAT:
+    if (form := content.get("format")) != FORMAT:
+        newer = isinstance(form, int) and form > FORMAT
         raise FileFormatError(
-            f"has format {printable(repr(content.get('format')))}, this version reads {FORMAT}",
+            f"has format {printable(repr(form))}, this version reads {FORMAT}",
             where=str(path),
-            hint="update nervecord",
+            hint="update nervecord" if newer else "train anew, or use the version of nervecord that wrote it",
         )
     return check_checkpoint(content, path, steps[-1] if step is None else step)
 

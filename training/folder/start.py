@@ -72,10 +72,11 @@ def require_equal(before: TrainConfig, config: TrainConfig, source: Source, *, w
 
 
 def _shared(before: TrainConfig, source: Source) -> list[str]:
-    """Names of the fields of a run that a training shares with it."""
+    """Names of the fields of a run that a training shares with it; of one of raw observations their limit is none."""
     parts = {"task": before.task.to_dict(), "network": before.network.to_dict()}
     names = [field for name in source.shared for field in parts.get(name, (name,))]
-    return [name for name in names if name in before.fields]
+    idle = {"obs_clip"} if before.algorithm.own_networks else set()
+    return [name for name in names if name in before.fields and name not in idle]
 
 
 def read_best(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nervecord.errors import NervecordError
 from nervecord.training.algorithms.distill import Distill
 from nervecord.training.folder.start import statistics
 from nervecord.training.learners.advantages import explained_variance
@@ -70,24 +69,12 @@ class Student(OnPolicyLearner):
         super().__init__(setup)
         config, group = setup.config, setup.group
         settings = self.settings
-        if settings.mirror_states and config.network.mirror:
-            raise NervecordError(
-                "is of no use to a policy that acts in a mirror as its image does",
-                where="--mirror-states",
-                hint="drop it, or --mirror",
-            )
-        if settings.mirror_states and self.state_size:
-            raise NervecordError(
-                "needs --state reset: of the state that a mirrored student would carry nothing is known",
-                where="--mirror-states",
-                hint="drop it, or --state carried",
-            )
         # Beside a critic's values distances are in halves of the range, as in fine-tuning: a weight is then worth as
         # much whatever the limits are.
         self.unit: Tensor | float = 1.0
         if settings.critic_weight and self.limits is not None:
             self.unit = ActionLimits(*self.limits).half_range
-        self.image = mirror_of(config.task.env, where="--mirror-states") if settings.mirror_states else None
+        self.image = mirror_of(config.task.env) if settings.mirror_states else None
         self.states: WeightedRows | None = None
         if settings.kept_states:
             sizes = (setup.observations, setup.choices or len(setup.low), self.state_size)

@@ -112,7 +112,8 @@ class SkrlLearner:
         self._begin()
         self.step, self.total = 0, 1
         """Steps of the environments together, so far and in all: skrl's time."""
-        self.stored, self.seconds = 0, 0.0
+        self.stored, self.backlog = 0, 0.0
+        """Transitions so far, and those that count towards the next update."""
 
     def _policies(self, spaces: dict[str, Any]) -> dict[str, Any]:
         """The agent's models but for the critics."""
@@ -144,8 +145,12 @@ class SkrlLearner:
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Hand the rollout's valid steps to the agent, which updates after each step of the environments."""
         for t in range(len(rollout.valid)):
-            self.stored += self._record(rollout, t)
-            self.agent.post_interaction(timestep=self.step + t, timesteps=self.total)
+            count, timestep = self._record(rollout, t), self.step + t
+            self.stored += count
+            if timestep >= self.agent.cfg.learning_starts:
+                updates, self.backlog = divmod(self.backlog + count, self.settings.steps_per_update)
+                self.agent.cfg.gradient_steps = int(updates)
+            self.agent.post_interaction(timestep=timestep, timesteps=self.total)
         names = {"Loss / Policy loss": "policy_loss", "Loss / Critic loss": "value_loss"}
         tracked = self.agent.tracking_data
         metrics = {short: float(tracked[tag][-1]) for tag, short in names.items() if tracked.get(tag)}
@@ -188,13 +193,13 @@ class SkrlLearner:
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers and entropy of the agent."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        return {"agent": parts, "stored": self.stored, "entropy": None}
+        return {"agent": parts, "stored": self.stored, "backlog": self.backlog, "entropy": None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         for name, part in self._parts().items():
             part.load_state_dict(state["agent"][name])
-        self.stored = state["stored"]
+        self.stored, self.backlog = state["stored"], state["backlog"]
 
     def _parts(self) -> dict[str, Any]:
         return {n: part for n, part in self.agent.checkpoint_modules.items() if hasattr(part, "load_state_dict")}
@@ -249,7 +254,6 @@ class TD3Learner(SkrlLearner):
 def _shared(settings: SkrlAlgorithm) -> dict[str, Any]:
     """What both agents' configurations have."""
     return {
-        "gradient_steps": max(1, round(settings.num_envs / settings.steps_per_update)),
         "batch_size": settings.minibatch,
         "discount_factor": settings.gamma,
         "learning_rate": settings.lr,

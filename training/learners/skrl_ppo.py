@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nervecord.errors import NervecordError
 from nervecord.training.algorithms.skrl_ppo import SkrlPPO
 from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.on_policy import OnPolicyLearner
@@ -78,21 +77,13 @@ class ValidMemory(RandomMemory):  # type: ignore[misc]
 
 
 class SkrlPPOLearner(OnPolicyLearner):
-    """Actor and critic of this package, updated by skrl's PPO.
-
-    Raises:
-        NervecordError: the policy carries state from action to action.
-    """
+    """Actor and critic of this package, updated by skrl's PPO."""
 
     settings: SkrlPPO
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         settings = self.settings
-        if self.state_size:
-            raise NervecordError(
-                "needs --state reset: skrl's PPO keeps no state of the policy", where=f"--algorithm {settings.name}"
-            )
         assert isinstance(self.actor, GaussianActor)
         spaces: dict[str, Any] = {
             "observation_space": Box(-float("inf"), float("inf"), (setup.observations,)),

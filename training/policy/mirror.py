@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from nervecord.errors import NervecordError
-from nervecord.training.settings.tasks import ANT_V4
+from nervecord.training.settings.tasks import ANT_V4, check_mirror
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +86,13 @@ def _reflection(names: tuple[str, ...]) -> Reflection:
     return Reflection(torch.tensor(order), torch.tensor([float(sign) for _, sign in images]))
 
 
-def mirror_of(env: str, *, where: str = "--mirror") -> Mirror:
-    """The mirror of a task; `where` is the flag that asks for it.
+def mirror_of(env: str) -> Mirror:
+    """The mirror of a task.
 
     Raises:
         NervecordError: none is known of it.
     """
-    if env != "Ant-v4":
-        raise NervecordError(
-            f"no symmetry of {env} is known, only that of Ant-v4", where=where, hint=f"train without {where}"
-        )
+    check_mirror(env, where="--mirror")
     return Mirror(_reflection(ANT_V4.observation_names), _reflection(ANT_V4.action_names))
 
 

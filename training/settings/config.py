@@ -28,6 +28,7 @@ from nervecord.training.algorithms.ppo import PPO
 from nervecord.training.fields import Part, flag_name, lapsed
 from nervecord.training.settings.parts import NetworkConfig, RunConfig, TaskConfig
 from nervecord.training.settings.presets import PRESETS
+from nervecord.training.settings.tasks import check_mirror
 
 MOST_WEIGHTS = 1 << 25
 """Between the hidden layers of a network, and in each matrix: half a gigabyte with gradients and what Adam keeps."""
@@ -53,25 +54,28 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        if self.algorithm.own_networks and self.network != NetworkConfig():
-            changed = [n for n, v in self.network.to_dict().items() if v != NetworkConfig().to_dict()[n]]
-            raise NervecordError(
-                f"has no meaning with --algorithm {self.algorithm.name}, whose networks are its own",
-                where=flag_name(changed[0]),
-                hint="--hidden sets their width",
-            )
-        if self.network.mirror and self.task.env != "Ant-v4":
-            raise NervecordError(
-                f"no symmetry of {self.task.env} is known, only that of Ant-v4",
-                where="--mirror",
-                hint="train without --mirror",
-            )
+        if self.algorithm.own_networks:
+            self._check_own_networks()
+        self.algorithm.check_config(self)
+        if self.network.mirror:
+            check_mirror(self.task.env, where="--mirror")
         for where, count in self._hidden_weights().items():
             if count > MOST_WEIGHTS:
                 raise NervecordError(
                     f"asks for {count} weights between hidden layers, at most {MOST_WEIGHTS} are trained",
                     where=where,
                     hint="fewer neurons in a layer",
+                )
+
+    def _check_own_networks(self) -> None:
+        """Refuse what shapes and computes a policy's network, where the algorithm has none."""
+        asked = [(self.network, name) for name in _names(NetworkConfig)]
+        for part, name in (*asked, (self.task, "obs_clip"), (self.run, "operator")):
+            if getattr(part, name) != getattr(type(part), name):
+                raise NervecordError(
+                    f"has no meaning with --algorithm {self.algorithm.name}, whose networks are its own",
+                    where=flag_name(name),
+                    hint="drop it; --hidden sets their width",
                 )
 
     def _hidden_weights(self) -> dict[str, int]:
@@ -158,12 +162,19 @@ class TrainConfig:
         """Name of the run folder."""
         if self.run.name:
             return self.run.name
-        widths = "x".join(map(str, self.network.layers))
-        acts = self.algorithm.name if self.algorithm.own_networks else f"{self.network.policy}-{widths}"
+        acts = "-".join(filter(None, self.actor))
         if not self.algorithm.own_networks and self.algorithm.name != DEFAULT:
             acts = f"{self.algorithm.name}-{acts}"  # a student beside the policy that PPO trains
         task = self.task.env.rpartition(":")[2].replace("/", "-")
         return f"{task}-{acts}-seed{self.run.seed}"
+
+    @property
+    def actor(self) -> tuple[str, str]:
+        """What acts, and the widths of its hidden layers: ("snn", "64x64"). An algorithm that has networks of its own
+        gives its name, and no widths."""
+        if self.algorithm.own_networks:
+            return self.algorithm.name, ""
+        return self.network.policy, "x".join(map(str, self.network.layers))
 
     @property
     def batch(self) -> int:
@@ -199,7 +210,7 @@ class TrainConfig:
         """Read what `to_json` wrote.
 
         Raises:
-            FileFormatError: the text is no JSON object.
+            FileFormatError: the text is no JSON object, or a part is missing.
             NervecordError: a field is unknown or has an impossible value.
         """
         return cls.from_dict(from_json(text, by_name(Any), where), where=where)
@@ -209,6 +220,7 @@ class TrainConfig:
         """A configuration from what `to_dict` gave; JSON's lists become tuples.
 
         Raises:
+            FileFormatError: a part or the algorithm's name is missing.
             NervecordError: a part or field is unknown or has an impossible value.
         """
         kinds: dict[str, type[Part]] = {
@@ -225,9 +237,15 @@ class TrainConfig:
                 raise FileFormatError(f"{part} is {stored!r}, not an object", where=where)
             fields, kind = dict(stored), kinds[part]
             if part == "algorithm":
-                kind = algorithm_named(str(fields.pop("name", DEFAULT)), where=where)
+                if "name" not in fields:
+                    raise FileFormatError("algorithm has no name", where=where)
+                kind = algorithm_named(str(fields.pop("name")), where=where)
             parts[part] = _part(kind, fields, where)
-        return cls(**parts)
+        if missing := [part for part in kinds if part not in parts]:
+            # Never the defaults in their place: a run would continue as another.
+            raise FileFormatError(f"lacks {', '.join(missing)}, and a run has all of {', '.join(kinds)}", where=where)
+        with _noted(where):
+            return cls(**parts)
 
 
 def _part(kind: type[Part], stored: Mapping[str, Any], where: str) -> Part:
@@ -236,7 +254,18 @@ def _part(kind: type[Part], stored: Mapping[str, Any], where: str) -> Part:
     for name in stored:
         if name not in names:
             raise unknown_name("field", str(name), names, where=where)
-    return kind(**stored)
+    with _noted(where):
+        return kind(**stored)
+
+
+@contextlib.contextmanager
+def _noted(where: str) -> Iterator[None]:
+    """Checks name flags, which nobody has typed here: a note says where the values stand."""
+    try:
+        yield
+    except NervecordError as error:
+        error.add_note(f"in {where}")
+        raise
 
 
 def algorithm_named(name: str, *, where: str = "--algorithm") -> type[Algorithm]:

@@ -57,8 +57,8 @@ class Cell:
         several = len(tests) > 1
         return {
             "cell": self.name,
-            "policy": self.config.network.policy,
-            "layers": list(config["layers"]),
+            "policy": self.config.actor[0],
+            "layers": [] if self.config.algorithm.own_networks else list(config["layers"]),
             "fields": {name: config[name] for name in other_fields(self.config, base)},
             "steps": self.config.total_steps,
             "seeds": list(self.seeds),

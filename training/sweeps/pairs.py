@@ -65,13 +65,13 @@ class Pair:
 def depth_table(series: Series, cells: dict[str, Cell]) -> list[list[str]]:
     """The rows of a series by number of layers, over all widths, headings first; none where that says nothing.
 
-    Layers of unequal widths are left out.
+    Layers of unequal widths are left out, as are networks of an algorithm's own.
     """
     varied = _others(series)
     pools: dict[tuple[str, ...], dict[str, Cell]] = {}
     for cell in (cells[name] for name in series.cells):
         own = _factors(cell, varied)
-        if len(set(cell.config.network.layers)) == 1:
+        if len(set(cell.config.network.layers)) == 1 and not cell.config.algorithm.own_networks:
             pools.setdefault((own["policy"], own["depth"], *(own[name] for name in varied)), {})[own["width"]] = cell
     if len({depth for _, depth, *_ in pools}) < 2 or all(len(widths) < 2 for widths in pools.values()):
         return []
@@ -167,7 +167,8 @@ def _called(
             shape += f" ({', '.join(common)})"
     others = [f"{name} {value}" for name, value in own.items() if name not in ("policy", "depth", "width")]
     by_rule = [f"{name} {', '.join(dict.fromkeys(word(cell.config.fields[name]) for cell in cells))}" for name in ruled]
-    return ", ".join([f"{own['policy']} {shape}", *others, *by_rule])
+    name, widths = cells[0].config.actor
+    return ", ".join([f"{own['policy']} {shape}" if widths else name.upper(), *others, *by_rule])
 
 
 def _row(name: str, less: str, plus: Sequence[CellGroup], minus: Sequence[CellGroup]) -> list[str]:

@@ -72,9 +72,8 @@ def draw_curves(path: str | os.PathLike[str], study: Study, cells: dict[str, Cel
 
 
 def _label(series: Series, cell: Cell, *, without: Sequence[str] = (), with_layers: bool = False) -> str:
-    parts = [cell.config.network.policy.upper()]
-    if with_layers:
-        parts.append(word(cell.config.network.layers))
+    name, widths = cell.config.actor
+    parts = [name.upper(), *([widths] if widths and with_layers else ())]
     parts += [
         f"{name} {word(cell.config.fields[name])}"
         for name in series.varied

@@ -103,19 +103,32 @@ def run_sweep(
 
 
 def check_tasks(study: Study) -> None:
-    """Refuse tasks that are unknown.
+    """Refuse tasks that are unknown, and those whose choices an algorithm does not learn.
 
     Raises:
         MissingDependencyError: Gymnasium is not installed.
-        NervecordError: a task is unknown.
+        NervecordError: a task is unknown, or a run's algorithm does not learn it.
     """
+    from nervecord.runtime.worker.environment import spaces_of
     from nervecord.training.simulators.base import control_period
     from nervecord.training.simulators.kinds import kind_named
 
     # The tasks of the others are known to their simulators alone.
-    tasks = [run.config.task.env for run in study.runs if kind_named(run.config.run.sim).knows_gymnasium]
-    for env in dict.fromkeys(tasks):
+    runs = [run for run in study.runs if kind_named(run.config.run.sim).knows_gymnasium]
+    for env in dict.fromkeys(run.config.task.env for run in runs):
         control_period(env)
+    choices = {task: spaces_of(*task).choices for task in dict.fromkeys(_task(run) for run in runs)}
+    for run in runs:
+        if count := choices[_task(run)]:
+            try:
+                run.config.algorithm.check_choices(run.config.task.env, count)
+            except NervecordError as error:
+                error.add_note(f"in {run.name}")
+                raise
+
+
+def _task(run: PlannedRun) -> tuple[str, tuple[str, ...]]:
+    return run.config.task.env, run.config.task.wrappers
 
 
 def _require_ray() -> None:

@@ -58,8 +58,8 @@ def table(study: Study, series: Series, cells: dict[str, Cell]) -> list[list[str
         mean = "-" if test["ci95"] is None else f"{number(test['mean'])} ± {number(test['ci95'])}"
         rows.append(
             [
-                cell.config.network.policy.upper(),
-                word(cell.config.network.layers),
+                cell.config.actor[0].upper(),
+                cell.config.actor[1] or "-",
                 *(word(cell.config.fields[field]) for field in columns),
                 _seeds(cell),
                 number(test["median"]),

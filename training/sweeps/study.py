@@ -356,10 +356,12 @@ def _expand(
 
 
 def _cell_name(config: TrainConfig, base: TrainConfig) -> str:
-    """Policy, widths, and every other field that is not the base's: a name that does not depend on the series."""
-    fields = config.fields
-    parts = [config.network.policy, word(config.network.layers)]
-    others = [name for name in differences(config, base) if name not in {"policy", "layers", *_NOT_VARIED}]
+    """What acts, its widths, every other field that is not the base's: a name that does not depend on the series."""
+    fields, named = config.fields, {"policy", "layers", *_NOT_VARIED}
+    if config.algorithm.own_networks:
+        named.add("algorithm")
+    parts = list(filter(None, config.actor))
+    others = [name for name in differences(config, base) if name not in named]
     parts += [f"{name}-{word(fields[name])}" for name in others]
     return re.sub(r"[^\w.+-]", "_", "-".join(parts))
 
