@@ -177,7 +177,8 @@ def _reopen(folder: Path, overrides: dict[str, Any], processes: int) -> tuple[Tr
         )
     for name in overrides:
         if name not in marked("resumable"):
-            raise unknown_name("field to change on resuming", name, sorted(marked("resumable")), where="--resume")
+            known = sorted(map(flag_name, marked("resumable")))
+            raise unknown_name("flag to change on resuming", flag_name(name), known, where="--resume")
     changed = resolved(config.replace(**overrides))
     content = _newest(folder, changed)
     if content is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import pkgutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from nervecord.training.fields import flag_name
 from nervecord.training.learners.teacher import Teacher
 from nervecord.training.settings.config import all_fields
 from nervecord.training.settings.parts import NetworkConfig, TaskConfig
+from nervecord.training.simulators.base import Unsaved
 from nervecord.training.simulators.kinds import KINDS
 
 
@@ -56,3 +58,6 @@ def test_what_a_simulator_declares_is_there(name: str) -> None:
         assert callable(pkgutil.resolve_name(KINDS[name].auto))
     assert set(KINDS[name].takes) <= {"wrappers", "threads", "device"}
     assert KINDS[name].saves in ("always", "some", "never")
+    with contextlib.suppress(ModuleNotFoundError):  # a simulator that is not installed
+        saved = not issubclass(pkgutil.resolve_name(KINDS[name].simulator), Unsaved)
+        assert saved == (KINDS[name].saves != "never")

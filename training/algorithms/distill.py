@@ -9,7 +9,6 @@ from nervecord.errors import NervecordError
 from nervecord.training.algorithms.base import Asset, Source, critic_weight
 from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.fields import flag, flag_name
-from nervecord.training.settings.tasks import check_mirror
 
 if TYPE_CHECKING:
     from nervecord.training.settings.config import TrainConfig
@@ -86,7 +85,7 @@ class Distill(OnPolicy):
         super().check_config(config)
         if not self.mirror_states:
             return
-        check_mirror(config.task.env, where="--mirror-states")
+        config.task.check_mirror(where="--mirror-states")
         if config.network.mirror:
             raise NervecordError(
                 "is of no use to a policy that acts in a mirror as its image does",

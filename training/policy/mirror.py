@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from nervecord.training.settings.tasks import ANT_V4, check_mirror
+from nervecord.training.settings.parts import TaskConfig
+from nervecord.training.settings.tasks import ANT_V4
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def mirror_of(env: str) -> Mirror:
     Raises:
         NervecordError: none is known of it.
     """
-    check_mirror(env, where="--mirror")
+    TaskConfig(env=env).check_mirror(where="--mirror")
     return Mirror(_reflection(ANT_V4.observation_names), _reflection(ANT_V4.action_names))
 
 

@@ -28,7 +28,6 @@ from nervecord.training.algorithms.ppo import PPO
 from nervecord.training.fields import Part, flag_name, lapsed
 from nervecord.training.settings.parts import NetworkConfig, RunConfig, TaskConfig
 from nervecord.training.settings.presets import PRESETS
-from nervecord.training.settings.tasks import check_mirror
 
 MOST_WEIGHTS = 1 << 25
 """Between the hidden layers of a network, and in each matrix: half a gigabyte with gradients and what Adam keeps."""
@@ -58,7 +57,7 @@ class TrainConfig:
             self._check_own_networks()
         self.algorithm.check_config(self)
         if self.network.mirror:
-            check_mirror(self.task.env, where="--mirror")
+            self.task.check_mirror(where="--mirror")
         for where, count in self._hidden_weights().items():
             if count > MOST_WEIGHTS:
                 raise NervecordError(

@@ -28,6 +28,17 @@ class TaskConfig(Part):
         if not self.env:
             raise NervecordError("is empty, a Gymnasium id is needed", where="--env", hint="for example Ant-v4")
 
+    def check_mirror(self, *, where: str) -> None:
+        """Refuse a task whose mirror image is not known; `where` is the flag that asks for it.
+
+        Raises:
+            NervecordError: it is not.
+        """
+        if self.env != "Ant-v4":
+            raise NervecordError(
+                f"no symmetry of {self.env} is known, only that of Ant-v4", where=where, hint=f"train without {where}"
+            )
+
 
 @dataclass(frozen=True)
 class NetworkConfig(Part):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nervecord.compiler.graph.contract import Channels
-from nervecord.errors import NervecordError
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +160,6 @@ TASKS = {
     "Pendulum-v1": PENDULUM_V1,
     "Walker2d-v4": _planar(_WALKER_JOINTS, _WALKER_JOINTS),
 }
-
-
-def check_mirror(env: str, *, where: str) -> None:
-    """Refuse a task whose mirror image is not known; `where` is the flag that asks for it.
-
-    Raises:
-        NervecordError: it is not.
-    """
-    if env != "Ant-v4":
-        raise NervecordError(
-            f"no symmetry of {env} is known, only that of Ant-v4", where=where, hint=f"train without {where}"
-        )
 
 
 def channels(env: str, observations: int, low: tuple[float, ...], high: tuple[float, ...]) -> tuple[Channels, Channels]:

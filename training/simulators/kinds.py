@@ -113,7 +113,15 @@ _DECLARED = (
         title="Isaac Gym",
         knows_gymnasium=False,
         prefix="IsaacGym/",
-        trial=f"from {_HERE}.isaac_gym import interpreter; print(interpreter())",
+        trial=f"""
+from nervecord.errors import NervecordError
+from {_HERE}.isaac_gym import interpreter
+try:
+    print(interpreter())
+except NervecordError as error:
+    print(error.message)
+    raise SystemExit(3)
+""",
         fix="see docs/simulators.md, Isaac Gym: NVIDIA's download, in a Python 3.8 of its own",
     ),
     SimulatorKind(

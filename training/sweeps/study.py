@@ -402,7 +402,7 @@ def mismatch(folder: Path, config: TrainConfig) -> str | None:
 def _whole(key: str, values: tuple[Any, ...], least: int, place: str) -> tuple[int, ...]:
     for value in values:
         if type(value) is not int or not least <= value <= MOST_WHOLE:
-            raise NervecordError(f"{key} holds {value_text(value)}, whole numbers from {least} are needed", where=place)
+            raise NervecordError(f"{key} holds {value_text(value)}, integers from {least} are needed", where=place)
     return values
 
 
