@@ -28,7 +28,7 @@ def test_the_page_is_that_of_the_evaluations(results: ModuleType, stored: Callab
 
 def test_both_sides_of_a_row_are_the_same_episodes(results: ModuleType) -> None:
     rows = list(results.rows())
-    assert {(row.name, row.seed) for row in rows} >= {("ant", 3), ("ant", 2), ("halfcheetah", 0), ("hopper", 0)}
+    assert {(row.name, row.seed) for row in rows} >= {("ant", 3), ("ant", 2), ("halfcheetah", 1), ("hopper", 0)}
     for row in rows:
         for plain, fixed in zip(*row.sides, strict=True):
             assert (plain["seed"], plain["episodes"], plain["env"]) == (fixed["seed"], fixed["episodes"], row.task)
