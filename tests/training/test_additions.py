@@ -67,7 +67,7 @@ print(json.dumps({
 """
 
 
-def linked(source: Path, target: Path, *real: str) -> None:
+def link(source: Path, target: Path, *real: str) -> None:
     """The folder `source` as links, but for the folders `real`, which are created and stay empty."""
     target.mkdir()
     for path in source.iterdir():
@@ -80,10 +80,10 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the command line says in a copy of the package that has two more files for a learner, and a simulator."""
     folder = tmp_path_factory.mktemp("additions")
     package = folder / "nervecord"
-    linked(ROOT, package, "training")
-    linked(ROOT / "training", package / "training", "algorithms", "learners", "simulators")
+    link(ROOT, package, "training")
+    link(ROOT / "training", package / "training", "algorithms", "learners", "simulators")
     for name in ("algorithms", "learners", "simulators"):
-        linked(ROOT / "training" / name, package / "training" / name)
+        link(ROOT / "training" / name, package / "training" / name)
     shutil.copy(ADDITIONS / "climb.py", package / "training/algorithms/climb.py")
     shutil.copy(ADDITIONS / "climb_learner.py", package / "training/learners/climb.py")
     shutil.copy(ADDITIONS / "cart.py", package / "training/simulators/cart.py")
@@ -92,15 +92,15 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     kinds.unlink()
     before, end, after = text.partition("\n)\n\nKINDS: ")
     kinds.write_text(before + KIND.rstrip() + end + after)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", PROBE, folder / "runs", ROOT / "docs/training_reference.py"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(folder)},
         cwd=folder,
     )
-    assert done.returncode == 0, done.stderr
-    answers: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert process.returncode == 0, process.stderr
+    answers: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return {**answers, "runs": folder / "runs"}
 
 
@@ -108,29 +108,31 @@ def test_flags_checks_and_documents_follow(answers: dict[str, Any]) -> None:
     text = " ".join(answers["help"]["out"].split())
     for words in ("climb, random search for a linear policy", "--stride", "cart (carts of a test)"):
         assert words in text
-    for asked, words in (
+    for case, words in (
         ("bounds", "--stride"),
         ("another's", "--stride: has no meaning with --algorithm ppo, only with climb"),
         ("task", "Ant-v4 is no task of the simulator cart"),
     ):
-        assert answers[asked]["code"] == 2
-        assert words in answers[asked]["err"]
+        assert answers[case]["code"] == 2
+        assert words in answers[case]["err"]
     assert "| `climb` | random search for a linear policy | nothing | its own network" in answers["reference"]
     assert "| `--stride` | 0.1 | number, above 0 | yes |" in answers["reference"]
     assert "| `cart` | carts of a test | none |" in answers["reference"]
 
 
 def test_it_trains_resumes_and_is_imitated(answers: dict[str, Any]) -> None:
-    for asked in ("trained", "resumed", "distilled", "copied", "spiking"):
-        assert answers[asked]["code"] == 0, answers[asked]["err"]
-    trained, resumed, distilled = (json.loads(answers[name]["out"]) for name in ("trained", "resumed", "distilled"))
-    assert trained["policy"] is None  # as it declares that its networks are its own
-    assert trained["test"]["episodes"] == 4
-    assert resumed["config"]["algorithm"]["stride"] == 0.1
+    for case in ("trained", "resumed", "distilled", "copied", "spiking"):
+        assert answers[case]["code"] == 0, answers[case]["err"]
+    training, resumption, distillation = (
+        json.loads(answers[name]["out"]) for name in ("trained", "resumed", "distilled")
+    )
+    assert training["policy"] is None  # as it declares that its networks are its own
+    assert training["test"]["episodes"] == 4
+    assert resumption["config"]["algorithm"]["stride"] == 0.1
     rows = [json.loads(line) for line in (answers["runs"] / "climb" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 1536
     assert rows[-1]["best_reward"] > rows[0]["best_reward"]
-    assert distilled["config"]["algorithm"]["teacher"] == str(answers["runs"] / "climb")
+    assert distillation["config"]["algorithm"]["teacher"] == str(answers["runs"] / "climb")
     assert [json.loads(answers[name]["out"])["config"]["algorithm"]["name"] for name in ("distilled", "copied")] == [
         "distill",
         "copy",

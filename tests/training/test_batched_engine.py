@@ -32,9 +32,9 @@ def test_the_policy_of_the_training_is_the_one_the_engine_runs(changes: dict[str
     base: dict[str, Any] = {"env": "Hopper-v4", "layers": (24,), "steps_per_action": 4, "tensorboard": False}
     config = TrainConfig.of(**{**base, **changes})
     torch.manual_seed(0)
-    trained = SpikingPolicy(OBSERVATIONS, ACTIONS, config)
+    network = SpikingPolicy(OBSERVATIONS, ACTIONS, config)
     with torch.no_grad():
-        for layer in trained.hidden:
+        for layer in network.hidden:
             layer.weight.mul_(2.0)  # lively
     rng = np.random.default_rng(0)
     mean, variance = (
@@ -44,7 +44,7 @@ def test_the_policy_of_the_training_is_the_one_the_engine_runs(changes: dict[str
     limits = np.full(ACTIONS, -100.0), np.full(ACTIONS, 100.0)
     policy = policy_graph(
         describe(
-            trained,
+            network,
             normaliser={"mean": mean, "variance": variance},
             epsilon=EPSILON,
             clip=CLIP,
@@ -57,23 +57,23 @@ def test_the_policy_of_the_training_is_the_one_the_engine_runs(changes: dict[str
     session = BatchedSession(policy, ROBOTS)
     single = BatchedSession(policy, ROBOTS, precision="float32", trace=False)
     # In float64 every action is the same; 2e-5: its decays are float32 sigmoids, those of `double` float64 ones.
-    assert apart(trained.double(), session, mean, variance).max() < 2e-5
+    assert apart(network.double(), session, mean, variance).max() < 2e-5
     assert sum(session.counts.spikes.values()) > ROBOTS * STEPS, "a silent policy would agree with anything"
     # In float32, as it is trained: all but the robots whose state a flipped spike has parted.
-    distance = apart(trained.float(), single, mean, variance)
+    distance = apart(network.float(), single, mean, variance)
     assert (distance < 1e-4).float().mean() > 0.97
 
 
-def apart(trained: SpikingPolicy, session: BatchedSession, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+def apart(network: SpikingPolicy, session: BatchedSession, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     """Largest difference of each robot's actions over a run, on tensors alone."""
     generator, state = torch.Generator().manual_seed(1), None
-    dtype = next(trained.parameters()).dtype
-    found = torch.zeros(ROBOTS)
+    dtype = next(network.parameters()).dtype
+    differences = torch.zeros(ROBOTS)
     session.reset(ROBOTS)
     for _ in range(STEPS):
         raw = torch.randn(ROBOTS, OBSERVATIONS, generator=generator, dtype=torch.float64) * 2
-        seen = ((raw - mean.float()) / (variance.float().double().sqrt() + EPSILON)).clamp(-CLIP, CLIP)
+        inputs = ((raw - mean.float()) / (variance.float().double().sqrt() + EPSILON)).clamp(-CLIP, CLIP)
         with torch.no_grad():
-            wanted, state = trained(seen.to(dtype), state)
-        found = torch.maximum(found, (session.act(raw) - wanted).abs().amax(1).float())
-    return found
+            expected, state = network(inputs.to(dtype), state)
+        differences = torch.maximum(differences, (session.act(raw) - expected).abs().amax(1).float())
+    return differences

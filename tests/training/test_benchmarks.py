@@ -20,19 +20,19 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_train_cost_tells_the_simulators_time_from_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
     import train_cost  # type: ignore[import-not-found]
 
-    found = train_cost.main(["--updates", "1", "--num-envs", "4", "--minibatch", "64", "--neurons", "8"])
-    assert found["simulator"] > 20, "Ant takes longer than that anywhere"
-    assert found["outside"] > 1
-    assert found["training"] == pytest.approx(found["simulator"] + found["outside"])
+    times = train_cost.main(["--updates", "1", "--num-envs", "4", "--minibatch", "64", "--neurons", "8"])
+    assert times["simulator"] > 20, "Ant takes longer than that anywhere"
+    assert times["outside"] > 1
+    assert times["training"] == pytest.approx(times["simulator"] + times["outside"])
     assert "outside it" in capsys.readouterr().out
 
 
 def test_fused_update_compares_the_two(capsys: pytest.CaptureFixture[str]) -> None:
     import fused_update  # type: ignore[import-not-found]
 
-    found = fused_update.main(["--batch", "16", "--neurons", "8", "--rounds", "2"])
-    assert found["fused"] > 0
-    assert found["snntorch"] > 0
+    times = fused_update.main(["--batch", "16", "--neurons", "8", "--rounds", "2"])
+    assert times["fused"] > 0
+    assert times["snntorch"] > 0
     assert "largest difference of a weight's gradient" in capsys.readouterr().out
 
 

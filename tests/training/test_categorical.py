@@ -61,11 +61,11 @@ def test_probabilities_and_entropy_are_those_of_a_categorical(choices: int) -> N
     act = subject(x)
     assert act.actions.shape == (40, 1)
     logits, _ = subject.net(x)
-    wanted = torch.distributions.Categorical(logits=logits)
-    found = subject.log_prob(act.outputs, act.actions)
-    torch.testing.assert_close(found, wanted.log_prob(act.actions[:, 0]))
-    torch.testing.assert_close(subject.entropy(act.outputs), wanted.entropy().mean())
-    assert found.requires_grad
+    distribution = torch.distributions.Categorical(logits=logits)
+    log_prob = subject.log_prob(act.outputs, act.actions)
+    torch.testing.assert_close(log_prob, distribution.log_prob(act.actions[:, 0]))
+    torch.testing.assert_close(subject.entropy(act.outputs), distribution.entropy().mean())
+    assert log_prob.requires_grad
 
 
 def test_draws_follow_the_probabilities() -> None:
@@ -84,10 +84,10 @@ def test_without_noise_the_first_of_the_largest() -> None:
     ties = torch.tensor([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [0.0, -1.0, 0.0]])
     assert first_largest(ties)[:, 0].tolist() == [1, 0, 0]
     subject, x = actor(), torch.randn(30, 5)
-    taken, _ = subject.mode(x, None)
+    actions, _ = subject.mode(x, None)
     logits, _ = subject.net(x)
-    assert taken.shape == (30, 1)
-    assert taken[:, 0].tolist() == logits.argmax(-1).tolist()
+    assert actions.shape == (30, 1)
+    assert actions[:, 0].tolist() == logits.argmax(-1).tolist()
 
 
 def test_noise_that_falls_is_refused(tmp_path: Path) -> None:
@@ -116,13 +116,13 @@ def test_the_file_chooses_as_what_was_trained(tmp_path: Path, changes: dict[str,
     assert actions is not None
     state, clear = None, 0
     with torch.no_grad():
-        for batch, taken in zip(observations, actions, strict=True):
-            scaled = (batch - description.mean) / (np.sqrt(description.variance) + description.epsilon)
-            logits, state = policy(torch.from_numpy(np.clip(scaled, -description.clip, description.clip)), state)
+        for batch, action in zip(observations, actions, strict=True):
+            inputs = (batch - description.mean) / (np.sqrt(description.variance) + description.epsilon)
+            logits, state = policy(torch.from_numpy(np.clip(inputs, -description.clip, description.clip)), state)
             lead = (logits[:, 1] - logits[:, 0]).numpy()
             # The decays of policy and file are 1e-7 apart; within that the order is open.
             sure = np.abs(lead) > 1e-5
-            assert np.array_equal(taken[sure, 0], (lead[sure] > 0).astype(float))
+            assert np.array_equal(action[sure, 0], (lead[sure] > 0).astype(float))
             clear += int(sure.sum())
     assert clear > 20
     kind = n.CountArgmaxDecode if result.config.network.decoder == "count" else n.ArgmaxDecode
@@ -154,9 +154,9 @@ def test_a_spiking_policy_learns_to_choose(tmp_path: Path) -> None:
     assert 0 < rows[-1]["entropy"] < rows[0]["entropy"] <= np.log(2) + 1e-6
     program = nervecord.compile(result.policy, "lava")
     with nervecord.open(program) as session:
-        played = nervecord.run(session, episodes=20, seed=1, environments=10)
-    assert played.mean > 120
-    assert played.fail_safe == {}
+        evaluation = nervecord.run(session, episodes=20, seed=1, environments=10)
+    assert evaluation.mean > 120
+    assert evaluation.fail_safe == {}
 
 
 def test_the_twin_without_spikes_chooses_too(tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_a_resumed_run_goes_on_the_same(tmp_path: Path) -> None:
     part = train(small(tmp_path, name="part", steps=256, schedule="constant", exact_resume=True))
     assert part.step == 256
     straight = train(small(tmp_path, name="straight", schedule="constant", exact_resume=True))
-    resumed = resume(part.folder, overrides={"steps": 512})
-    a, b = (checkpoint.load(run.folder / "checkpoints", 512) for run in (straight, resumed))
+    again = resume(part.folder, overrides={"steps": 512})
+    a, b = (checkpoint.load(run.folder / "checkpoints", 512) for run in (straight, again))
     assert a["choices"] == b["choices"] == 2
     for name, value in a["learner"]["actor"].items():
         assert value.equal(b["learner"]["actor"][name]), name

@@ -110,5 +110,5 @@ def test_learns_to_balance_with_spikes_in_and_out(tmp_path: Path) -> None:
     assert [target.verdict for target in report.targets] == ["feasible"]
     program = nervecord.compile(graph, "lava")
     with nervecord.open(program) as session:
-        played = nervecord.run(session, "InvertedPendulum-v4", episodes=4, seed=0)
-    assert played.mean > 50
+        evaluation = nervecord.run(session, "InvertedPendulum-v4", episodes=4, seed=0)
+    assert evaluation.mean > 50

@@ -36,11 +36,11 @@ class Script:
         self.episode, self.progress = (torch.zeros(len(lengths), dtype=torch.int64) for _ in range(2))
         self.resets = torch.zeros(len(lengths), dtype=torch.bool)
 
-    def _seen(self) -> Tensor:
+    def _observations(self) -> Tensor:
         return torch.stack([torch.arange(self.num_envs), self.episode, self.progress], -1).double()
 
     def reset(self) -> Tensor:
-        return self._seen()
+        return self._observations()
 
     def step(self, actions: Tensor) -> Step:
         assert actions.abs().max() <= 1
@@ -49,9 +49,9 @@ class Script:
         ends = ~self.resets & (self.progress == self.lengths)
         rewards = self.progress.double()
         self.resets = ends
-        fell = ends & torch.tensor(["fall" in kind for kind in self.kinds])
-        late = ends & torch.tensor(["time" in kind for kind in self.kinds])
-        return Step(self._seen(), rewards, fell, late)
+        falls = ends & torch.tensor(["fall" in kind for kind in self.kinds])
+        timeouts = ends & torch.tensor(["time" in kind for kind in self.kinds])
+        return Step(self._observations(), rewards, falls, timeouts)
 
     def cut(self, where: Tensor) -> None:
         self.resets = self.resets | where
@@ -77,7 +77,7 @@ class Steady:
         return Act(torch.full((count, 1), 5.0), torch.zeros(count, 1), state + 1)
 
 
-def collected(
+def collect_rollout(
     script: Script, steps: int, *, stagger: int | None = None, restart: int = 0
 ) -> tuple[Any, list[Any], Any]:
     learner: Any = Steady()
@@ -87,7 +87,7 @@ def collected(
 
 
 def test_episodes_ends_and_states() -> None:
-    rollout, episodes, collector = collected(Script([3, 4, 4], ["fall", "time", "fall and time"]), 10)
+    rollout, episodes, collector = collect_rollout(Script([3, 4, 4], ["fall", "time", "fall and time"]), 10)
     # A step follows each end that only resets.
     assert [(e.step, e.environment, e.value, e.length) for e in episodes] == [
         (2, 0, 6, 3),
@@ -113,7 +113,7 @@ def test_episodes_ends_and_states() -> None:
 
 def test_first_episodes_are_cut_at_drawn_lengths_and_not_counted() -> None:
     lengths = [30] * 40
-    rollout, episodes, _ = collected(Script(lengths, ["time"] * 40, time_limit=30), 70, stagger=3)
+    rollout, episodes, _ = collect_rollout(Script(lengths, ["time"] * 40, time_limit=30), 70, stagger=3)
     firsts = [int(rollout.done[:, env].nonzero()[0]) + 1 for env in range(40)]
     assert len(set(firsts)) > 15
     assert min(firsts) >= 1
@@ -123,16 +123,16 @@ def test_first_episodes_are_cut_at_drawn_lengths_and_not_counted() -> None:
     assert {e.length for e in episodes} == {30}
     assert rollout.valid[firsts[0], 0] == False  # noqa: E712 - a tensor
     assert rollout.observations[firsts[0] + 1, 0].tolist() == [0, 1, 0]
-    same = collected(Script(lengths, ["time"] * 40, time_limit=30), 70, stagger=3)[0]
+    same = collect_rollout(Script(lengths, ["time"] * 40, time_limit=30), 70, stagger=3)[0]
     assert torch.equal(same.truncated, rollout.truncated)
-    whole = collected(Script(lengths, ["time"] * 40, time_limit=30), 70)[0]
+    whole = collect_rollout(Script(lengths, ["time"] * 40, time_limit=30), 70)[0]
     assert whole.truncated.nonzero()[:, 0].unique().tolist() == [29, 60]
 
 
 @pytest.mark.parametrize("stagger", [None, 3])
 def test_half_of_the_environments_are_cut_again_and_again(stagger: int | None) -> None:
     script = Script([30, 30, 30, 3, 30, 30], ["time", "fall"] * 3, time_limit=30)
-    rollout, episodes, collector = collected(script, 64, stagger=stagger, restart=5)
+    rollout, episodes, collector = collect_rollout(script, 64, stagger=stagger, restart=5)
     again, _ = collector.collect(Steady())
     ends = torch.cat([rollout.done, again.done])
     first = int(ends[:, 2].nonzero()[0])
@@ -151,12 +151,12 @@ def test_what_cannot_cut_episodes_is_not_told_to() -> None:
     script = Script([30] * 4, ["time"] * 4)
     script.can_cut = False
     with pytest.raises(NervecordError, match="--restart-steps: ") as refusal:
-        collected(script, 10, restart=5)
-    named = str(refusal.value.hint).partition("--sim ")[2].split(" or ")
-    assert {"envpool", "gymnasium"} <= set(named)
+        collect_rollout(script, 10, restart=5)
+    names = str(refusal.value.hint).partition("--sim ")[2].split(" or ")
+    assert {"envpool", "gymnasium"} <= set(names)
     for kind in KINDS.values():
         with contextlib.suppress(ModuleNotFoundError):  # a simulator that is not installed
-            assert pkgutil.resolve_name(kind.simulator).can_cut == (kind.name in named)
+            assert pkgutil.resolve_name(kind.simulator).can_cut == (kind.name in names)
 
 
 @pytest.mark.parametrize("kind", ["envpool", "gymnasium"])
@@ -230,14 +230,14 @@ def test_a_collector_goes_on_where_it_was_saved() -> None:
     one = collector([1, 2, 3])
     for _ in range(3):
         one.collect(learner)
-    saved = one.state_dict()
-    assert saved is not None
+    state = one.state_dict()
+    assert state is not None
     other = collector([7, 8, 9], begin=False)
-    other.load_state_dict(saved)
+    other.load_state_dict(state)
     rollouts = []
     for each in (one, other):
         torch.manual_seed(5)
-        found = [each.collect(learner) for _ in range(4)]
-        rollouts.append([(r.observations.clone(), r.rewards, r.valid.clone(), r.states, e) for r, e in found[-1:]])
+        results = [each.collect(learner) for _ in range(4)]
+        rollouts.append([(r.observations.clone(), r.rewards, r.valid.clone(), r.states, e) for r, e in results[-1:]])
     for a, b in zip(rollouts[0][0], rollouts[1][0], strict=True):
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b

@@ -133,18 +133,18 @@ def test_damaged_and_unknown_json() -> None:
 
 @pytest.mark.parametrize("part", ["task", "network", "algorithm", "run"])
 def test_a_run_folder_without_one_of_the_parts_is_refused(part: str) -> None:
-    stored = TrainConfig.of(env="CartPole-v1").to_dict()
-    del stored[part]
+    values = TrainConfig.of(env="CartPole-v1").to_dict()
+    del values[part]
     with pytest.raises(FileFormatError, match=f"lacks {part}") as refusal:
-        TrainConfig.from_dict(stored, where="runs/a/config.json")
+        TrainConfig.from_dict(values, where="runs/a/config.json")
     assert refusal.value.where == "runs/a/config.json"
 
 
 def test_a_run_folder_whose_algorithm_has_no_name_is_refused() -> None:
-    stored = TrainConfig().to_dict()
-    del stored["algorithm"]["name"]
+    values = TrainConfig().to_dict()
+    del values["algorithm"]["name"]
     with pytest.raises(FileFormatError, match="algorithm"):
-        TrainConfig.from_dict(stored)
+        TrainConfig.from_dict(values)
 
 
 def test_parts_are_compared_and_replaced() -> None:
@@ -162,8 +162,8 @@ def test_importing_the_configuration_loads_nothing_heavy() -> None:
         "heavy = {'torch', 'skrl', 'envpool', 'gymnasium', 'mujoco', 'snntorch', 'numba', 'numpy', 'nir'}\n"
         "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, b"")
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert (process.returncode, process.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(
@@ -199,11 +199,11 @@ def test_a_student_chooses_the_limit_of_its_observations_which_a_teacher_of_raw_
 
 
 def test_what_lapses_by_a_change_has_its_default_again() -> None:
-    spiking = TrainConfig.of(neuron="synaptic", current_decay=0.3, steps_per_action=8, noise="linear", log_std_final=-3)
-    plain = spiking.replace(policy="ann", noise="learnt")
+    snn = TrainConfig.of(neuron="synaptic", current_decay=0.3, steps_per_action=8, noise="linear", log_std_final=-3)
+    plain = snn.replace(policy="ann", noise="learnt")
     assert plain == TrainConfig.of(policy="ann")
     with pytest.raises(NervecordError, match="--steps-per-action"):
-        spiking.replace(policy="ann", steps_per_action=8)
+        snn.replace(policy="ann", steps_per_action=8)
 
 
 def test_a_default_is_never_what_is_wrong() -> None:
@@ -219,27 +219,27 @@ def test_a_default_is_never_what_is_wrong() -> None:
 )
 def test_a_run_folder_with_a_name_that_no_field_has_is_refused(former: tuple[str, str, Any]) -> None:
     part, name, value = former
-    stored = TrainConfig().to_dict()
-    stored[part][name] = value
+    values = TrainConfig().to_dict()
+    values[part][name] = value
     with pytest.raises(NervecordError, match=f"unknown field '{name}'"):
-        TrainConfig.from_dict(stored)
+        TrainConfig.from_dict(values)
 
 
 @pytest.mark.parametrize("wrong", [{"lr": "fast"}, {"minibatch": 4096}])
 def test_a_wrong_value_in_a_run_folder_names_its_file(wrong: dict[str, Any]) -> None:
     """Not only a flag, which nobody has typed; fields that contradict each other, and parts, too."""
-    stored = TrainConfig().to_dict()
-    stored["algorithm"] |= wrong
+    values = TrainConfig().to_dict()
+    values["algorithm"] |= wrong
     with pytest.raises(NervecordError) as refusal:
-        TrainConfig.from_dict(stored, where="runs/a/config.json")
+        TrainConfig.from_dict(values, where="runs/a/config.json")
     assert "runs/a/config.json" in refusal.value.__notes__[0]
 
 
 def test_parts_in_a_run_folder_that_contradict_each_other_name_its_file() -> None:
-    stored = TrainConfig().to_dict()
-    stored["network"]["mirror"], stored["task"]["env"] = True, "Hopper-v4"
+    values = TrainConfig().to_dict()
+    values["network"]["mirror"], values["task"]["env"] = True, "Hopper-v4"
     with pytest.raises(NervecordError) as refusal:
-        TrainConfig.from_dict(stored, where="runs/a/config.json")
+        TrainConfig.from_dict(values, where="runs/a/config.json")
     assert "runs/a/config.json" in refusal.value.__notes__[0]
 
 

@@ -24,13 +24,13 @@ TEST = {"mean_return": 3.0, "episodes": 2, "interval95": [2.0, 4.0]}
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     """A study of one finished run."""
-    found = small_study(tmp_path, "[grid]\nlayers = [[4]]\nseeds = [1]\n")
-    folder = found.runs[0].folder
+    study = small_study(tmp_path, "[grid]\nlayers = [[4]]\nseeds = [1]\n")
+    folder = study.runs[0].folder
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(found.runs[0].config.to_json())
+    (folder / "config.json").write_text(study.runs[0].config.to_json())
     (folder / "result.json").write_text(json.dumps({"step": 64, "test": TEST}))
     (folder / "metrics.jsonl").write_text('{"step": 64, "train_return": 1.0, "validation_return": 2}\n')
-    return found
+    return study
 
 
 @pytest.mark.parametrize(
@@ -59,17 +59,17 @@ def test_curves_of_millions_of_rows_are_thinned(study: Study) -> None:
     count = 3 * MOST_POINTS
     rows = (f'{{"step": {k}, "train_return": {k}}}\n' for k in range(count))
     (study.runs[0].folder / "metrics.jsonl").write_text("".join(rows))
-    (finished,) = next(iter(read_cells(study).values())).finished
-    assert [step for step, _ in finished.curve] == list(range(0, count, 3))
-    assert finished.training == count - 1, "the last row stands beside it"
+    (outcome,) = next(iter(read_cells(study).values())).finished
+    assert [step for step, _ in outcome.curve] == list(range(0, count, 3))
+    assert outcome.training == count - 1, "the last row stands beside it"
 
 
 def test_a_reason_that_is_no_file_is_refused(study: Study) -> None:
     (study.runs[0].folder / "result.json").unlink()
-    failed = error_file(study.runs[0])
-    failed.parent.mkdir(parents=True, exist_ok=True)
-    failed.write_bytes(b"\xff")
-    with pytest.raises(FileFormatError, match=failed.name):
+    path = error_file(study.runs[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\xff")
+    with pytest.raises(FileFormatError, match=path.name):
         standing_of(study)
 
 
@@ -95,9 +95,9 @@ def test_rows_and_their_number_are_bounded(tmp_path: Path, monkeypatch: pytest.M
     assert last_row(path) is None
     path.write_text("".join(f'{{"step": {k}}}\n' for k in range(5)))
     monkeypatch.setattr(records, "MOST_ROWS", 4)
-    for read in (read_columns, last_row):
+    for reader in (read_columns, last_row):
         with pytest.raises(FileFormatError, match="4 rows"):
-            read(path)
+            reader(path)
     monkeypatch.setattr(records, "LONGEST_ROW", 8)
     with pytest.raises(FileFormatError, match=r"line 1: .*8 bytes"):
         last_row(path)

@@ -28,10 +28,10 @@ pytest.importorskip("gymnasium")
 def within(seconds: int) -> Iterator[None]:
     """What waits for a pipe would wait for ever."""
 
-    def late(*arguments: Any) -> None:
+    def time_out(*arguments: Any) -> None:
         raise TimeoutError(f"waited for {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, time_out)
     signal.alarm(seconds)
     try:
         yield
@@ -85,14 +85,14 @@ BYTES: dict[str, bytes] = {
 def test_bytes_that_are_no_checkpoint(content: bytes, folder: Path) -> None:
     path = newest(folder)
     path.write_bytes(content)
-    with pytest.raises(FileFormatError) as caught:
+    with pytest.raises(FileFormatError) as refusal:
         resume(folder)
-    assert caught.value.where == str(path)
-    assert caught.value.hint == "delete it to resume from the one before"
-    assert str(caught.value).isprintable()
+    assert refusal.value.where == str(path)
+    assert refusal.value.hint == "delete it to resume from the one before"
+    assert str(refusal.value).isprintable()
 
 
-def changed(**parts: Any) -> Callable[[dict[str, Any]], Any]:
+def replacement(**parts: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda content: {**content, **parts}
 
 
@@ -108,25 +108,25 @@ CONTENTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a list of one": lambda content: [1],
     "a tensor": lambda content: torch.zeros(3),
     "numbers as names": lambda content: {1: 2, **content},
-    "another step": changed(step=7),
-    "a step that is none": changed(step=None),
+    "another step": replacement(step=7),
+    "a step that is none": replacement(step=None),
     "no generation": without("generation"),
-    "returns that are texts": changed(returns=["a"]),
-    "a best that is none": changed(best={"step": "x"}),
+    "returns that are texts": replacement(returns=["a"]),
+    "a best that is none": replacement(best={"step": "x"}),
     "no learner": without("learner"),
-    "a learner that is a list": changed(learner=[1]),
-    "a learner of nothing": changed(learner={}),
+    "a learner that is a list": replacement(learner=[1]),
+    "a learner of nothing": replacement(learner={}),
     "a learner without an actor": learner(without("actor")),
-    "an actor of nothing": learner(changed(actor={})),
-    "an actor of numbers": learner(changed(actor=3)),
-    "an optimiser of nothing": learner(changed(optimizer={})),
-    "moments of texts": learner(changed(obs_rms={"mean": "a", "variance": "b", "count": "c"})),
+    "an actor of nothing": learner(replacement(actor={})),
+    "an actor of numbers": learner(replacement(actor=3)),
+    "an optimiser of nothing": learner(replacement(optimizer={})),
+    "moments of texts": learner(replacement(obs_rms={"mean": "a", "variance": "b", "count": "c"})),
     "no random state": without("torch_random"),
-    "a random state that is short": changed(torch_random=torch.zeros(3, dtype=torch.uint8)),
-    "a random state that is none": changed(torch_random=None),
-    "a collector of nothing": changed(collector={}),
+    "a random state that is short": replacement(torch_random=torch.zeros(3, dtype=torch.uint8)),
+    "a random state that is none": replacement(torch_random=None),
+    "a collector of nothing": replacement(collector={}),
     "the first format of nothing": lambda content: {"format": 1},
-    "a format that is a list": changed(format=[[1]]),
+    "a format that is a list": replacement(format=[[1]]),
 }
 
 
@@ -136,11 +136,11 @@ def test_content_that_no_training_goes_on_from(change: Callable[[dict[str, Any]]
     content = torch.load(path, weights_only=True)
     torch.save(change(content), path)
     metrics = (folder / "metrics.jsonl").read_bytes()
-    with pytest.raises(FileFormatError) as caught:
+    with pytest.raises(FileFormatError) as refusal:
         resume(folder)
-    assert caught.value.where == str(path)
-    assert caught.value.hint
-    assert str(caught.value).isprintable()
+    assert refusal.value.where == str(path)
+    assert refusal.value.hint
+    assert str(refusal.value).isprintable()
     assert (folder / "metrics.jsonl").read_bytes() == metrics, "what cannot go on leaves the folder as it was"
     path.unlink()
     assert resume(folder).step == 3 * 64, "the one before is gone on from"
@@ -150,10 +150,10 @@ def test_content_that_no_training_goes_on_from(change: Callable[[dict[str, Any]]
 def test_a_checkpoint_of_another_format_says_which_way_out_there_is(form: int, advice: str, folder: Path) -> None:
     path = newest(folder)
     torch.save({**torch.load(path, weights_only=True), "format": form}, path)
-    with pytest.raises(FileFormatError) as caught:
+    with pytest.raises(FileFormatError) as refusal:
         resume(folder)
-    assert caught.value.where == str(path)
-    assert advice in (caught.value.hint or "")
+    assert refusal.value.where == str(path)
+    assert advice in (refusal.value.hint or "")
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoint"])
@@ -161,9 +161,9 @@ def test_a_pipe_is_not_waited_for(name: str, folder: Path) -> None:
     path = newest(folder) if name == "checkpoint" else folder / name
     path.unlink()
     os.mkfifo(path)
-    with within(60), pytest.raises(FileFormatError) as caught:
+    with within(60), pytest.raises(FileFormatError) as refusal:
         resume(folder)
-    assert caught.value.where == str(path)
+    assert refusal.value.where == str(path)
 
 
 def test_a_folder_whose_configuration_is_a_pipe_is_no_run(folder: Path) -> None:
@@ -190,10 +190,10 @@ def test_rows_that_are_none(row: bytes, folder: Path) -> None:
     path = folder / "metrics.jsonl"
     before = path.read_bytes()
     path.write_bytes(row + before)
-    with pytest.raises(FileFormatError) as caught:
+    with pytest.raises(FileFormatError) as refusal:
         resume(folder)
-    assert caught.value.where == f"{path}: line 1"
-    assert caught.value.hint == "delete the line to resume"
+    assert refusal.value.where == f"{path}: line 1"
+    assert refusal.value.hint == "delete the line to resume"
     assert path.read_bytes() == row + before
 
 
@@ -201,8 +201,8 @@ def test_a_torn_row_is_dropped(folder: Path) -> None:
     path = folder / "metrics.jsonl"
     first, *_ = path.read_bytes().splitlines(keepends=True)
     step = json.loads(first)["step"]
-    for torn in (b"", b'{"step"', bytes(30)):
-        path.write_bytes(first + torn)
+    for fragment in (b"", b'{"step"', bytes(30)):
+        path.write_bytes(first + fragment)
         with Metrics(folder, step=step, tensorboard=False):
             assert path.read_bytes() == first
 

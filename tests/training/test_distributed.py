@@ -60,11 +60,11 @@ def torchrun(*command: str) -> subprocess.CompletedProcess[str]:
 # The same rollouts, whole or shared
 
 
-def made_up(update: int) -> dict[str, torch.Tensor]:
+def rollout_tensors(update: int) -> dict[str, torch.Tensor]:
     """A rollout (STEPS, ENVS, ...) with ends, more of them in the first half of the environments."""
     draw = torch.Generator().manual_seed(update)
     often = torch.tensor([0.3] * (ENVS // 2) + [0.05] * (ENVS - ENVS // 2))
-    found = {
+    tensors = {
         # Other means for other environments: statistics of one half are not those of all.
         "observations": torch.randn(STEPS + 1, ENVS, SIZE, generator=draw) * 2 + torch.arange(ENVS)[None, :, None],
         "noise": torch.randn(STEPS, ENVS, ACTIONS, generator=draw),
@@ -74,11 +74,11 @@ def made_up(update: int) -> dict[str, torch.Tensor]:
     }
     valid = torch.ones(STEPS, ENVS, dtype=torch.bool)
     for t in range(1, STEPS):
-        done = (found["terminated"][t - 1] | found["truncated"][t - 1]) & valid[t - 1]
-        valid[t] = ~done
-    found["terminated"] &= valid
-    found["truncated"] &= valid
-    return {**found, "valid": valid}
+        ends = (tensors["terminated"][t - 1] | tensors["truncated"][t - 1]) & valid[t - 1]
+        valid[t] = ~ends
+    tensors["terminated"] &= valid
+    tensors["truncated"] &= valid
+    return {**tensors, "valid": valid}
 
 
 def in_order(subject: PPOLearner, rollout: Rollout, blocks: int) -> Iterator[torch.Tensor]:
@@ -86,9 +86,11 @@ def in_order(subject: PPOLearner, rollout: Rollout, blocks: int) -> Iterator[tor
     settings, valid = subject.settings, rollout.valid
     parts = round(settings.batch / settings.minibatch)
     step = torch.arange(valid.numel()).view(valid.shape)
-    cut = [step[:, block][valid[:, block]].tensor_split(parts) for block in torch.arange(valid.shape[1]).chunk(blocks)]
+    pieces = [
+        step[:, block][valid[:, block]].tensor_split(parts) for block in torch.arange(valid.shape[1]).chunk(blocks)
+    ]
     for _ in range(settings.epochs):
-        yield from (torch.cat([block[k] for block in cut]) for k in range(parts))
+        yield from (torch.cat([block[k] for block in pieces]) for k in range(parts))
 
 
 def learn(policy: str, group: Group, blocks: int) -> dict[str, Any]:
@@ -108,10 +110,10 @@ def learn(policy: str, group: Group, blocks: int) -> dict[str, Any]:
     subject.minibatches = lambda rollout: in_order(subject, rollout, blocks)  # type: ignore[method-assign]
     count = group.share(ENVS)
     own = slice(group.rank * count, (group.rank + 1) * count)
-    drawn = torch.randn_like
+    randn_like = torch.randn_like
     losses = []
     for update in range(UPDATES):
-        share = {name: tensor[:, own] for name, tensor in made_up(update).items()}
+        share = {name: tensor[:, own] for name, tensor in rollout_tensors(update).items()}
         acts = []
         for t in range(STEPS):
             torch.randn_like = lambda mean, t=t, share=share: share["noise"][t]  # type: ignore[assignment]
@@ -128,7 +130,7 @@ def learn(policy: str, group: Group, blocks: int) -> dict[str, Any]:
         )
         losses.append(subject.update(rollout)["value_loss"])
         subject.absorb(rollout)
-    torch.randn_like = drawn
+    torch.randn_like = randn_like
     state = subject.state_dict()
     return {
         "parameters": [p.detach() for p in subject.parameters()],
@@ -167,8 +169,8 @@ def first_observations(group: Group) -> torch.Tensor:
 def test_two_processes_learn_as_one(tmp_path: Path) -> None:
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
-    done = torchrun(str(script), str(Path(__file__).parent.parent), str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    process = torchrun(str(script), str(Path(__file__).parent.parent), str(tmp_path))
+    assert process.returncode == 0, process.stderr
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
     # Each steps its own part of the environments that one process would step.
     assert torch.cat([part["observations"] for part in parts]).equal(first_observations(SOLO))
@@ -177,9 +179,9 @@ def test_two_processes_learn_as_one(tmp_path: Path) -> None:
         a, b = (part[policy] for part in parts)
         for name in ("parameters", "obs_rms", "reward_rms"):  # the copies are equal to the bit
             assert flat(a[name]) == flat(b[name]), name
-        untrained = learn_nothing(policy)
-        moved = max((p - q).abs().max().item() for p, q in zip(whole["parameters"], untrained, strict=True))
-        assert moved > 2e-3
+        initial = learn_nothing(policy)
+        change = max((p - q).abs().max().item() for p, q in zip(whole["parameters"], initial, strict=True))
+        assert change > 2e-3
         for p, q in zip(a["parameters"], whole["parameters"], strict=True):
             torch.testing.assert_close(p, q, rtol=0, atol=TOLERANCE)
         # Statistics are float64 sums in another order.
@@ -199,16 +201,16 @@ def learn_nothing(policy: str) -> list[torch.Tensor]:
 
 
 def flags(config: TrainConfig) -> list[str]:
-    found = []
+    words = []
     for name, value in config.fields.items():
         if value == TrainConfig().fields[name]:
             continue
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
-            found.append(flag if value else flag.replace("--", "--no-", 1))
+            words.append(flag if value else flag.replace("--", "--no-", 1))
         else:
-            found += [flag, *map(str, value if isinstance(value, tuple) else [value])]
-    return found
+            words += [flag, *map(str, value if isinstance(value, tuple) else [value])]
+    return words
 
 
 def start_two(*command: str) -> list[subprocess.Popen[str]]:
@@ -230,9 +232,9 @@ def start_two(*command: str) -> list[subprocess.Popen[str]]:
 def test_killed_and_resumed_with_two_processes_is_bit_identical(tmp_path: Path) -> None:
     """A process is killed with SIGKILL; the other ends with a sentence; what both go on with is the whole run."""
     config = small(tmp_path, "whole")
-    done = torchrun("-m", "nervecord", "train", "--json", "--quiet", *flags(config))
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["run"] == str(tmp_path / "whole")  # one object: the first process's alone
+    result = torchrun("-m", "nervecord", "train", "--json", "--quiet", *flags(config))
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["run"] == str(tmp_path / "whole")  # one object: the first process's alone
     versions = json.loads((tmp_path / "whole" / "versions.json").read_text())
     assert versions["processes"] == WORLD
 
@@ -257,8 +259,8 @@ def test_killed_and_resumed_with_two_processes_is_bit_identical(tmp_path: Path) 
 
     with pytest.raises(NervecordError, match=r"is a run of 2 processes, .*\b1 .*torchrun --nproc-per-node 2"):
         resume(folder)
-    done = torchrun("-m", "nervecord", "train", "--resume", str(folder), "--quiet")
-    assert done.returncode == 0, done.stderr
+    result = torchrun("-m", "nervecord", "train", "--resume", str(folder), "--quiet")
+    assert result.returncode == 0, result.stderr
     assert rows(folder) == rows(tmp_path / "whole")
     for name in ("result.json", "checkpoints/best.json"):
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

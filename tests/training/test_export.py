@@ -70,12 +70,12 @@ def test_the_file_computes_what_was_trained(tmp_path: Path, changes: dict[str, A
     state, expected, spikes = None, [], 0
     with torch.no_grad():
         for batch in observations:
-            scaled = (batch - description.mean) / (np.sqrt(description.variance) + description.epsilon)
-            scaled = np.clip(scaled, -description.clip, description.clip)
-            mean, state = policy(torch.from_numpy(scaled), state)
+            inputs = (batch - description.mean) / (np.sqrt(description.variance) + description.epsilon)
+            inputs = np.clip(inputs, -description.clip, description.clip)
+            mean, state = policy(torch.from_numpy(inputs), state)
             expected.append(np.clip(mean.numpy(), description.low, description.high))
-    traced = simulate(graph, observations).spikes(graph.graph)
-    spikes = sum(int(train.sum()) for train in traced.values())
+    traces = simulate(graph, observations).spikes(graph.graph)
+    spikes = sum(int(train.sum()) for train in traces.values())
     assert spikes > 0, "a silent policy would agree with anything"
     assert np.ptp(actions) > 0
     # The policy's decays are float32 sigmoids, in double() they are float64 ones: 1e-7 apart.

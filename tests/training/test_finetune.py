@@ -40,16 +40,16 @@ COMMON: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a teacher of TD7, "teacher", and a student that has hardly begun to learn from it, "student"."""
-    return trained(tmp_path_factory.mktemp("runs"), steps=1536)
+    return train_pair(tmp_path_factory.mktemp("runs"), steps=1536)
 
 
 @pytest.fixture(scope="module")
 def good_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a teacher that has learnt its task."""
-    return trained(tmp_path_factory.mktemp("runs"), steps=4096)
+    return train_pair(tmp_path_factory.mktemp("runs"), steps=4096)
 
 
-def trained(out: Path, *, steps: int) -> Path:
+def train_pair(out: Path, *, steps: int) -> Path:
     """Train both; returns `out`."""
     td7 = {
         "algorithm": "td7",
@@ -81,7 +81,7 @@ def trained(out: Path, *, steps: int) -> Path:
     return out
 
 
-def finetuning(runs: Path, out: Path, **changes: Any) -> TrainConfig:
+def finetune_config(runs: Path, out: Path, **changes: Any) -> TrainConfig:
     """2,600 updates after 1,500 steps that fill the replay."""
     base = {
         "algorithm": "finetune",
@@ -105,17 +105,17 @@ def finetuning(runs: Path, out: Path, **changes: Any) -> TrainConfig:
     return TrainConfig.of(**{**student, **COMMON, **base, **changes})
 
 
-def returned(folder: Path) -> float:
+def mean_return(folder: Path) -> float:
     return float(json.loads((folder / "result.json").read_text())["test"]["mean_return"])
 
 
 @pytest.mark.slow
 def test_a_student_becomes_better_and_is_exported(good_runs: Path, tmp_path: Path) -> None:
-    result = train(finetuning(good_runs, tmp_path))
+    result = train(finetune_config(good_runs, tmp_path))
     assert result.test is not None
     assert result.policy is not None
     # A policy that does nothing has about -1,200; the best there is about -150.
-    assert returned(good_runs / "student") < -400
+    assert mean_return(good_runs / "student") < -400
     assert result.test.mean > -300
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert "critic_loss" not in rows[0]  # the replay is being filled
@@ -127,7 +127,7 @@ def test_a_student_becomes_better_and_is_exported(good_runs: Path, tmp_path: Pat
     assert policy.contract is not None  # type: ignore[union-attr]
 
     # It can teach, and has no critic for PPO.
-    student = finetuning(good_runs, tmp_path).replace(
+    student = finetune_config(good_runs, tmp_path).replace(
         algorithm="distill", teacher=str(result.folder), steps=64, rollout=16, minibatch=16, num_envs=4, name="taught"
     )
     student_result = train(student)
@@ -137,7 +137,7 @@ def test_a_student_becomes_better_and_is_exported(good_runs: Path, tmp_path: Pat
 
 
 def test_it_begins_as_its_student_and_with_its_teachers_critic(runs: Path, tmp_path: Path) -> None:
-    run = Run(finetuning(runs, tmp_path, seed=1), None)
+    run = Run(finetune_config(runs, tmp_path, seed=1), None)
     learner = run.learner
     assert isinstance(learner, FinetuneLearner)
     student, teacher = (
@@ -148,12 +148,12 @@ def test_it_begins_as_its_student_and_with_its_teachers_critic(runs: Path, tmp_p
     for part in ("encoder", "critic", "fixed", "fixed_target", "critic_target"):
         for name, value in getattr(learner.agent, part).state_dict().items():
             torch.testing.assert_close(value, teacher["learner"]["td7"]["modules"][part][name], rtol=0, atol=0)
-    seen = torch.randn(5, 3)
-    torch.testing.assert_close(learner.agent.actor_target(seen, None), learner.agent.actor(seen, None))
+    observations = torch.randn(5, 3)
+    torch.testing.assert_close(learner.agent.actor_target(observations, None), learner.agent.actor(observations, None))
     # While the replay is filled it acts with noise in every second environment; who acts in the others: see below.
     x = torch.randn(400, 3)
-    own, filled = learner.mode(x, None)[0], learner.act(x, None).actions
-    assert 0.05 < (filled - own)[::2].abs().mean() < 0.5
+    own, noisy = learner.mode(x, None)[0], learner.act(x, None).actions
+    assert 0.05 < (noisy - own)[::2].abs().mean() < 0.5
     run.simulator.close()
 
 
@@ -162,25 +162,25 @@ def best_of(folder: Path) -> int:
 
 
 def test_the_actor_stands_still_until_the_critic_knows_the_student(runs: Path, tmp_path: Path) -> None:
-    run = Run(finetuning(runs, tmp_path, fill_steps=300, freeze_updates=50, steps_per_update=4.0), None)
+    run = Run(finetune_config(runs, tmp_path, fill_steps=300, freeze_updates=50, steps_per_update=4.0), None)
     learner = run.learner
     assert isinstance(learner, FinetuneLearner)
     before = {name: value.clone() for name, value in learner.state_dict()["actor"].items()}
-    moved = []
+    moves = []
     for _ in range(6):
         learner.schedule(0, 4096)
         run.rollout()
         now = learner.state_dict()["actor"]
-        moved.append((learner.agent.updates, any(not torch.equal(now[name], before[name]) for name in before)))
+        moves.append((learner.agent.updates, any(not torch.equal(now[name], before[name]) for name in before)))
     run.simulator.close()
-    assert any(0 < updates <= 50 for updates, _ in moved)
-    assert any(updates > 50 for updates, _ in moved)
-    for updates, has_moved in moved:
+    assert any(0 < updates <= 50 for updates, _ in moves)
+    assert any(updates > 50 for updates, _ in moves)
+    for updates, has_moved in moves:
         assert has_moved == (updates > 50)
 
 
 def test_the_teacher_acts_first_where_there_are_few_environments(runs: Path, tmp_path: Path) -> None:
-    run = Run(finetuning(runs, tmp_path, exploration=0.0), None)
+    run = Run(finetune_config(runs, tmp_path, exploration=0.0), None)
     run.simulator.close()
     learner = run.learner
     assert isinstance(learner, FinetuneLearner)
@@ -192,22 +192,22 @@ def test_the_teacher_acts_first_where_there_are_few_environments(runs: Path, tmp
             parameter.data.fill_(0)
         before.actor.rest[-1].bias.data.fill_(math.atanh(tenths / 10))
         content["learner"]["past"].append({"updates": 0, "every": 1, **pack(before)})
-    begun = {
+    sources = {
         "critic_run": content,
         "start": checkpoint.load(runs / "student" / "checkpoints", best_of(runs / "student")),
     }
     limit = torch.tensor([2.0])
-    learner = FinetuneLearner(Setup(3, -limit, limit, run.config, SOLO, sources=begun))
-    seen = torch.randn(6, 3)
-    acted, own = learner.act(seen, None).actions, learner.mode(seen, None)[0]
-    torch.testing.assert_close(acted[::2], own[::2])
-    torch.testing.assert_close(acted[1], 2 * learner.agent.teacher(seen)[1])
-    torch.testing.assert_close(acted[3::2, 0], torch.tensor([0.6, 0.4]), rtol=1e-3, atol=0)
+    learner = FinetuneLearner(Setup(3, -limit, limit, run.config, SOLO, sources=sources))
+    observations = torch.randn(6, 3)
+    actions, own = learner.act(observations, None).actions, learner.mode(observations, None)[0]
+    torch.testing.assert_close(actions[::2], own[::2])
+    torch.testing.assert_close(actions[1], 2 * learner.agent.teacher(observations)[1])
+    torch.testing.assert_close(actions[3::2, 0], torch.tensor([0.6, 0.4]), rtol=1e-3, atol=0)
 
 
 def test_the_network_moves_to_greater_values_and_back_between_the_limits(runs: Path, tmp_path: Path) -> None:
     """The gradient of the actor's loss at its outputs, term by term."""
-    run = Run(finetuning(runs, tmp_path, critic_weight=50.0), None)
+    run = Run(finetune_config(runs, tmp_path, critic_weight=50.0), None)
     run.simulator.close()
     learner = run.learner
     assert isinstance(learner, FinetuneLearner)
@@ -217,52 +217,54 @@ def test_the_network_moves_to_greater_values_and_back_between_the_limits(runs: P
         :, None
     ]
     means.requires_grad_()
-    agent.actor.means = lambda seen: means  # type: ignore[method-assign]
+    agent.actor.means = lambda x: means  # type: ignore[method-assign]
     rest = torch.zeros(64, 1)
     batch, zs = Batch(observations, rest, observations, rest, rest, observations), agent.fixed.state(observations)
-    (found,) = torch.autograd.grad(agent._actor_loss(batch, zs), means)
+    (gradient,) = torch.autograd.grad(agent._actor_loss(batch, zs), means)
     actions = means.detach().clamp(-1, 1).requires_grad_()
     values = agent.critic(observations, actions, agent.fixed.state_action(zs, actions), zs)
     (slope,) = torch.autograd.grad(values.mean() / values.detach().abs().mean(), actions)
-    wanted = agent.teacher(observations)
-    apart = torch.where(wanted >= 1, (means - wanted).clamp(max=0), means - wanted)
-    apart = torch.where(wanted <= -1, (means - wanted).clamp(min=0), apart)
+    teacher_actions = agent.teacher(observations)
+    apart = torch.where(teacher_actions >= 1, (means - teacher_actions).clamp(max=0), means - teacher_actions)
+    apart = torch.where(teacher_actions <= -1, (means - teacher_actions).clamp(min=0), apart)
     inside = (means.abs() < 1).float()
     expected = 2 * apart / 64 + 2 * (means - actions) / 64 - 50 * slope * inside
-    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradient, expected.detach(), rtol=1e-4, atol=1e-6)
     assert (50 * slope * inside).abs().max() > 1e-3
 
 
 @pytest.mark.slow
 def test_it_goes_on_without_its_sources(runs: Path, tmp_path: Path) -> None:
-    begun = train(finetuning(runs, tmp_path, steps=2048, checkpoint_every=2048, validation_episodes=0, test_episodes=0))
-    (begun.folder / "result.json").unlink()
+    first = train(
+        finetune_config(runs, tmp_path, steps=2048, checkpoint_every=2048, validation_episodes=0, test_episodes=0)
+    )
+    (first.folder / "result.json").unlink()
     for name in ("start", "critic_run"):
-        config = json.loads((begun.folder / "config.json").read_text())
+        config = json.loads((first.folder / "config.json").read_text())
         config["algorithm"][name] = str(tmp_path / "gone")
-        (begun.folder / "config.json").write_text(json.dumps(config))
-    result = resume(begun.folder, overrides={"steps": 2560})
+        (first.folder / "config.json").write_text(json.dumps(config))
+    result = resume(first.folder, overrides={"steps": 2560})
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(128, 2561, 128))
     assert rows[-1]["updates"] > rows[15]["updates"]
 
-    keep, packed = Path(__file__).parents[2] / "zoo/keep.py", tmp_path / "packed"
-    subprocess.run([sys.executable, keep, result.folder, packed, "--checkpoint"], check=True)
-    (file,) = (packed / "checkpoints").iterdir()
+    keep, archive = Path(__file__).parents[2] / "zoo/keep.py", tmp_path / "packed"
+    subprocess.run([sys.executable, keep, result.folder, archive, "--checkpoint"], check=True)
+    (file,) = (archive / "checkpoints").iterdir()
     assert file.stat().st_size < 0.6 * (result.folder / "checkpoints" / file.name).stat().st_size
-    (packed / "result.json").unlink()
-    before, after = (checkpoint.load(f / "checkpoints") for f in (result.folder, packed))
+    (archive / "result.json").unlink()
+    before, after = (checkpoint.load(f / "checkpoints") for f in (result.folder, archive))
     again = Run(result.config, after)
     for name, value in again.learner.state_dict()["actor"].items():
         torch.testing.assert_close(value, before["learner"]["actor"][name], rtol=0, atol=0)
     again.simulator.close()
-    resume(packed, overrides={"steps": 2688, "test_episodes": 0})
+    resume(archive, overrides={"steps": 2688, "test_episodes": 0})
 
     run = Run(result.config, checkpoint.load(result.folder / "checkpoints"))
     assert isinstance(run.learner, FinetuneLearner)
-    agent, seen = run.learner.agent, torch.randn(5, 3)
-    assert not torch.equal(agent.actor.obs_rms(seen), seen)
-    assert torch.equal(agent.actor_target.obs_rms(seen), agent.actor.obs_rms(seen))
+    agent, observations = run.learner.agent, torch.randn(5, 3)
+    assert not torch.equal(agent.actor.obs_rms(observations), observations)
+    assert torch.equal(agent.actor_target.obs_rms(observations), agent.actor.obs_rms(observations))
     run.simulator.close()
 
 
@@ -271,7 +273,7 @@ def test_what_the_zoo_keeps_of_a_student_is_begun_with_and_not_gone_on_with(runs
     subprocess.run([sys.executable, keep, runs / "student", tmp_path / "kept", "--networks"], check=True)
     (before,), (file,) = ((f / "checkpoints").glob("*.pt") for f in (runs / "student", tmp_path / "kept"))
     assert file.stat().st_size < before.stat().st_size / 3
-    run = Run(finetuning(runs, tmp_path, start=str(tmp_path / "kept")), None)
+    run = Run(finetune_config(runs, tmp_path, start=str(tmp_path / "kept")), None)
     run.simulator.close()
     assert run.origins["start"]["networks"] == digest(checkpoint.load(runs / "student" / "checkpoints")["learner"])
     with pytest.raises(
@@ -297,7 +299,7 @@ def test_what_the_zoo_keeps_of_a_student_is_begun_with_and_not_gone_on_with(runs
     ],
 )
 def test_what_it_cannot_begin_with_is_said(changes: dict[str, Any], message: str, runs: Path, tmp_path: Path) -> None:
-    filled = {name: v.format(runs=runs) if isinstance(v, str) else v for name, v in changes.items()}
+    options = {name: v.format(runs=runs) if isinstance(v, str) else v for name, v in changes.items()}
     with pytest.raises(NervecordError, match=message):
-        train(finetuning(runs, tmp_path, **filled))
+        train(finetune_config(runs, tmp_path, **options))
     assert not (tmp_path / "finer").exists()

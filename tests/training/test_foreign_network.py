@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "train.py").write_text(code + inputs, encoding="utf-8")
     (folder / "contract.toml").write_text(contract, encoding="utf-8")
     # In a process of its own: it is its owner's script, and its libraries warn as they like.
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "ignore", "train.py"],
         cwd=folder,
         capture_output=True,
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     return folder
 
 

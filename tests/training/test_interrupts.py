@@ -26,15 +26,15 @@ with told_to_stop() as told:
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_it_at_once(number: signal.Signals) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", TWICE.format(number=int(number))],
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
-    assert done.stdout == "told True\n"
-    assert done.returncode == -number
+    assert process.stdout == "told True\n"
+    assert process.returncode == -number
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -65,14 +65,14 @@ def test_a_signal_that_others_answer_is_left_alone() -> None:
 
 
 def test_outside_the_main_thread_it_answers_none() -> None:
-    seen: list[bool] = []
+    outcomes: list[bool] = []
 
     def inside() -> None:
         before = signal.getsignal(signal.SIGTERM)
         with told_to_stop() as stop:
-            seen.append(signal.getsignal(signal.SIGTERM) is before and not stop.is_set())
+            outcomes.append(signal.getsignal(signal.SIGTERM) is before and not stop.is_set())
 
     thread = threading.Thread(target=inside)
     thread.start()
     thread.join()
-    assert seen == [True]
+    assert outcomes == [True]

@@ -45,9 +45,11 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("isaac") / "env"
     subprocess.run([str(python), "-m", "venv", "--without-pip", str(folder)], check=True)
     script = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    found = subprocess.run([str(python), "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    site_packages = subprocess.run(
+        [str(python), "-c", script], capture_output=True, text=True, check=True
+    ).stdout.strip()
     own = next((folder / "lib").glob("python3.*")) / "site-packages"
-    (own / "beside.pth").write_text(f"{found}\n{FAKES}\n")
+    (own / "beside.pth").write_text(f"{site_packages}\n{FAKES}\n")
     return folder / "bin" / "python"
 
 
@@ -81,9 +83,9 @@ def test_episodes_end_and_begin_as_the_protocol_says(installed: Path) -> None:
     assert shared_seed([1, 2, 3]) != shared_seed([1, 2, 4])
     episode, progress, resets = np.ones(5), np.zeros(5), np.zeros(5, bool)
     lengths = np.array([LENGTHS[i % 3] for i in range(5)])
-    drawn = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(60):
-        actions = drawn.uniform(-1, 1, (5, 8))
+        actions = rng.uniform(-1, 1, (5, 8))
         result = ant.step(actions)
         episode[resets] += 1
         progress = np.where(resets, 0, progress + 1)
@@ -92,12 +94,12 @@ def test_episodes_end_and_begin_as_the_protocol_says(installed: Path) -> None:
         assert result.observations[:, 2].tolist() == progress.tolist()
         np.testing.assert_allclose(result.observations[:, 3], actions.sum(1), atol=1e-5)
         assert result.rewards.tolist() == np.where(resets, 0.0, 0.5 + progress).tolist()
-        ended = progress == lengths
-        assert (result.terminated | result.truncated).tolist() == ended.tolist()
+        ends = progress == lengths
+        assert (result.terminated | result.truncated).tolist() == ends.tolist()
         # The time limit cuts environment 2 alone.
-        assert result.truncated.tolist() == (ended & (lengths == 11)).tolist()
+        assert result.truncated.tolist() == (ends & (lengths == 11)).tolist()
         assert not (result.terminated & result.truncated).any()
-        resets = ended
+        resets = ends
     ant.close()
     assert episode.tolist() == [13, 7, 6, 13, 7]
 
@@ -111,9 +113,9 @@ def test_an_episode_that_ends_as_it_begins_is_reported(installed: Path) -> None:
         result = simulator.step(np.zeros((3, 8)))
         assert (result.observations[:, 2] == 0).tolist() == resets.tolist()
         assert (result.rewards[resets] == 0).all()
-        ended = result.terminated | result.truncated
-        twice += int((ended & resets).sum())
-        resets = ended
+        ends = result.terminated | result.truncated
+        twice += int((ends & resets).sum())
+        resets = ends
     simulator.close()
     assert twice == 3  # in episodes 2, 4 and 6 of environment 1, which has 9 steps in each other
 
@@ -144,9 +146,9 @@ def test_a_simulation_that_hangs_is_an_error_in_time(installed: Path, monkeypatc
 
 def test_without_an_interpreter_the_way_to_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    with pytest.raises(MissingDependencyError) as caught:
+    with pytest.raises(MissingDependencyError) as refusal:
         make_simulator("Ant", [0], kind="isaacgym")
-    text = str(caught.value)
+    text = str(refusal.value)
     for part in (
         "--sim isaacgym: Isaac Gym needs a Python 3.8 of its own",
         "https://developer.nvidia.com/isaac-gym",
@@ -157,7 +159,7 @@ def test_without_an_interpreter_the_way_to_one_is_told(monkeypatch: pytest.Monke
         assert part in text
 
 
-def refused(capfd: pytest.CaptureFixture[str], *words: object) -> str:
+def refusal_of(capfd: pytest.CaptureFixture[str], *words: object) -> str:
     """What the command says, which ends with exit code 2."""
     capfd.readouterr()
     assert main([str(word) for word in words]) == 2
@@ -168,15 +170,15 @@ def test_the_command_line_says_so_too(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    message = refused(capfd, "train", "--sim", "isaacgym", "--env", "Ant", "--out", tmp_path)
+    message = refusal_of(capfd, "train", "--sim", "isaacgym", "--env", "Ant", "--out", tmp_path)
     assert "Python 3.8" in message
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("named", ["/nowhere/python", "/dev/shm"])
-def test_a_variable_that_names_no_program(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, named)
-    with pytest.raises(MissingDependencyError, match=f"names {named}, "):
+@pytest.mark.parametrize("interpreter", ["/nowhere/python", "/dev/shm"])
+def test_a_variable_that_names_no_program(interpreter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, interpreter)
+    with pytest.raises(MissingDependencyError, match=f"names {interpreter}, "):
         make_simulator("Ant", [0], kind="isaacgym")
 
 
@@ -194,10 +196,10 @@ def test_a_python_that_is_too_new(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_python_without_isaac_gym() -> None:
-    opened = {"missing": "isaacgym", "reason": "ModuleNotFoundError: No module named 'isaacgym'", "python": [3, 8]}
+    answer = {"missing": "isaacgym", "reason": "ModuleNotFoundError: No module named 'isaacgym'", "python": [3, 8]}
     sentence = r"isaacgym cannot be imported in /x/python .*\(download Isaac Gym preview 4"
     with pytest.raises(MissingDependencyError, match=sentence):
-        isaac_gym._check_opened(opened, "Ant", Path("/x/python"))
+        isaac_gym._check_opened(answer, "Ant", Path("/x/python"))
 
 
 def test_an_unknown_task(installed: Path) -> None:
@@ -232,7 +234,7 @@ def test_a_real_python_3_8_without_isaac_gym(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(scope="module")
-def trained(python: Path, tmp_path_factory: pytest.TempPathFactory) -> run.TrainResult:
+def training(python: Path, tmp_path_factory: pytest.TempPathFactory) -> run.TrainResult:
     config = TrainConfig.of(
         env="Ant",
         sim="isaacgym",
@@ -257,9 +259,9 @@ def trained(python: Path, tmp_path_factory: pytest.TempPathFactory) -> run.Train
         return run.train(config)
 
 
-def test_a_training_exports_a_policy_with_the_tasks_observations(trained: run.TrainResult) -> None:
-    assert trained.policy is not None
-    graph = read_nir(trained.policy)
+def test_a_training_exports_a_policy_with_the_tasks_observations(training: run.TrainResult) -> None:
+    assert training.policy is not None
+    graph = read_nir(training.policy)
     contract = graph.contract
     assert contract is not None
     assert contract.environment == "IsaacGym/Ant"
@@ -276,36 +278,36 @@ def test_a_training_exports_a_policy_with_the_tasks_observations(trained: run.Tr
     place, progress = graph.recorded[:, 0].astype(int), graph.recorded[:, 2]
     assert (progress == 0).any()
     assert (progress < np.array(LENGTHS)[place % 3]).all()
-    assert trained.test is not None
+    assert training.test is not None
     # Episodes of 4, 9 and 11 steps with rewards 1.5, 2.5, ...
-    assert trained.test.lengths == (4, 9, 11, 4)
-    assert trained.test.returns == tuple(sum(0.5 + step for step in range(1, n + 1)) for n in trained.test.lengths)
+    assert training.test.lengths == (4, 9, 11, 4)
+    assert training.test.returns == tuple(sum(0.5 + step for step in range(1, n + 1)) for n in training.test.lengths)
 
 
-def test_its_returns_count_whole_episodes(trained: run.TrainResult) -> None:
-    rows = [json.loads(line) for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
+def test_its_returns_count_whole_episodes(training: run.TrainResult) -> None:
+    rows = [json.loads(line) for line in (training.folder / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["episodes"] > 20
     whole = [sum(0.5 + step for step in range(1, n + 1)) for n in LENGTHS]
     assert min(whole) < rows[-1]["train_return"] < max(whole)
 
 
 @pytest.mark.slow  # tests/training/test_resume.py resumes; the worker is the one of every test here
-def test_the_run_goes_on_where_it_stood(trained: run.TrainResult, installed: Path) -> None:
-    again = run.resume(trained.folder, overrides={"steps": 480})
+def test_the_run_goes_on_where_it_stood(training: run.TrainResult, installed: Path) -> None:
+    again = run.resume(training.folder, overrides={"steps": 480})
     assert again.config.algorithm.steps == 480
     assert again.test is not None
     assert again.test.lengths == (4, 9, 11, 4)
 
 
-def test_the_policy_is_refused_by_ant_v4(trained: run.TrainResult, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_policy_is_refused_by_ant_v4(training: run.TrainResult, capfd: pytest.CaptureFixture[str]) -> None:
     """Its weights belong to 60 observations; the sentence names both tasks."""
-    assert trained.policy is not None
-    with nervecord.open(nervecord.compile(trained.policy, "reference")) as session:
+    assert training.policy is not None
+    with nervecord.open(nervecord.compile(training.policy, "reference")) as session:
         with pytest.raises(ContractError, match=r"Ant-v4: .*IsaacGym/Ant.*60"):
             nervecord.run(session, "Ant-v4", 1)
         with pytest.raises(ContractError, match=r"Ant-v4: .*\(27,\).*60"):
             nervecord.run(session, "Ant-v4", 1, allow_other_env=True)
-    message = refused(capfd, "run", trained.policy, "--env", "Ant-v4")
-    named = ("Ant-v4: ", "IsaacGym/Ant", "60", "nervecord train --topology-from RUN --env Ant-v4")
-    assert [name for name in named if name not in message] == []
-    assert "IsaacGym/Ant: " in refused(capfd, "run", trained.policy)
+    message = refusal_of(capfd, "run", training.policy, "--env", "Ant-v4")
+    parts = ("Ant-v4: ", "IsaacGym/Ant", "60", "nervecord train --topology-from RUN --env Ant-v4")
+    assert [name for name in parts if name not in message] == []
+    assert "IsaacGym/Ant: " in refusal_of(capfd, "run", training.policy)

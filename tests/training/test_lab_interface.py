@@ -64,9 +64,9 @@ def test_episodes_end_and_begin_as_the_protocol_says(kind: str, installed: None)
     assert first[:, 2].tolist() == [0.0] * 5
     lengths = np.array([LENGTHS[i % 3] for i in range(5)])
     episode, progress, resets = np.ones(5), np.zeros(5), np.zeros(5, bool)
-    drawn = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(60):
-        actions = drawn.uniform(-1, 1, (5, 8))
+        actions = rng.uniform(-1, 1, (5, 8))
         result = simulator.step(actions)
         episode[resets] += 1
         # The simulator's own count: an unseen step, without action, precedes the first observation of an episode.
@@ -75,10 +75,10 @@ def test_episodes_end_and_begin_as_the_protocol_says(kind: str, installed: None)
         assert result.observations[:, 2].tolist() == progress.tolist()
         np.testing.assert_allclose(result.observations[:, 3], np.where(resets, 0.0, actions.sum(1)), atol=1e-5)
         assert result.rewards.tolist() == np.where(resets, 0.0, 0.5 + progress).tolist()
-        ended = progress == lengths
-        assert (result.terminated | result.truncated).tolist() == ended.tolist()
-        assert result.truncated.tolist() == (ended & (lengths == 11)).tolist()
-        resets = ended
+        ends = progress == lengths
+        assert (result.terminated | result.truncated).tolist() == ends.tolist()
+        assert result.truncated.tolist() == (ends & (lengths == 11)).tolist()
+        resets = ends
     assert episode.tolist() == [15, 7, 6, 15, 7]
 
 
@@ -107,31 +107,31 @@ def test_the_time_limit_of_a_finite_horizon_is_an_end(kind: str, installed: None
 def test_a_later_step_does_not_change_what_an_earlier_one_gave(kind: str, installed: None) -> None:
     simulator = lab(kind).inner
     results = [("observations", simulator.reset())]
-    kept = [results[0][1].clone()]
+    copies = [results[0][1].clone()]
     for k in range(8):
         step = simulator.step(torch.full((5, 8), 0.1 * k))
         results += [(name, getattr(step, name)) for name in FIELDS]
-        kept += [getattr(step, name).clone() for name in FIELDS]
-    for (name, tensor), copy in zip(results, kept, strict=True):
+        copies += [getattr(step, name).clone() for name in FIELDS]
+    for (name, tensor), copy in zip(results, copies, strict=True):
         assert torch.equal(tensor, copy), name
 
 
 @both
 def test_the_seeds_decide_all_it_draws_and_the_learners_generator_is_left_alone(kind: str, installed: None) -> None:
-    def drawn(seeds: list[int], noise: int) -> list[float]:
+    def draws(seeds: list[int], noise: int) -> list[float]:
         """Of the first episodes and of the later ones, while the learner draws too."""
         torch.manual_seed(noise)
-        wanted = torch.rand(12)
+        expected = torch.rand(12)
         torch.manual_seed(noise)
         simulator = lab(kind, seeds=seeds)
-        found, own = [simulator.reset()[:, 4]], []
+        observations, own = [simulator.reset()[:, 4]], []
         for _ in range(12):
             own.append(torch.rand(1))
-            found.append(simulator.step(np.zeros((3, 8))).observations[:, 4])
-        assert torch.equal(torch.cat(own), wanted)
-        return np.concatenate(found).tolist()
+            observations.append(simulator.step(np.zeros((3, 8))).observations[:, 4])
+        assert torch.equal(torch.cat(own), expected)
+        return np.concatenate(observations).tolist()
 
-    one, again, other = drawn([1, 2, 3], 77), drawn([1, 2, 3], 78), drawn([1, 2, 4], 77)
+    one, again, other = draws([1, 2, 3], 77), draws([1, 2, 3], 78), draws([1, 2, 4], 77)
     assert one == again
     # Episodes begun by 12 steps of three environments of 4, 9 and 11 steps: 3, 2 and 2.
     assert len({*one, *other}) == 2 * 7
@@ -147,11 +147,11 @@ def test_where_the_last_observation_is_lost_the_one_before_it_stands_in_its_plac
     ends = 0
     for _ in range(30):
         result = simulator.step(np.full((3, 8), 0.1))
-        ended = result.terminated | result.truncated
-        assert np.array_equal(result.observations[ended], before[ended])
-        assert (result.observations[~ended, 2] > 0).all()
+        at_end = result.terminated | result.truncated
+        assert np.array_equal(result.observations[at_end], before[at_end])
+        assert (result.observations[~at_end, 2] > 0).all()
         before = result.observations
-        ends += int(ended.sum())
+        ends += int(at_end.sum())
     assert ends > 8
 
 
@@ -210,8 +210,8 @@ def test_a_second_simulation_leaves_the_first_alone_and_says_nothing(
     inner = validation._inner
     validation.close()
     assert inner.closed
-    printed = capsys.readouterr()
-    assert printed.out + printed.err == ""
+    output = capsys.readouterr()
+    assert output.out + output.err == ""
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -230,9 +230,9 @@ def test_loaders_see_no_command_line_of_ours_and_stdout_stays_clean(
     assert task.cfg.seed not in (None, 5)
     # Isaac Lab is asked to keep last observations, mjlab to leave resets to us.
     assert task.cfg.compute_final_obs == task.cfg.auto_reset == (kind == "isaaclab")
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert "made, " in printed.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "made, " in output.err
 
 
 def test_an_unknown_task(installed: None) -> None:
@@ -266,10 +266,10 @@ def test_what_of_mjlab_cannot_be_trained_is_refused(installed: None) -> None:
 def test_where_it_is_not_installed_the_way_to_it_is_told(kind: str, words: tuple[str, ...]) -> None:
     if importlib.util.find_spec(kind) is not None:
         pytest.skip("it is installed")
-    with pytest.raises(MissingDependencyError) as caught:
+    with pytest.raises(MissingDependencyError) as refusal:
         lab(kind)
     for word in words:
-        assert word in str(caught.value)
+        assert word in str(refusal.value)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def test_policy_and_critic_keep_the_mirror_while_they_learn(changes: dict[str, o
     optimiser = torch.optim.Adam(learner.parameters(), lr=0.05)
     mirror = mirror_of("Ant-v4")
     for _ in range(3):
-        x, wanted = torch.randn(64, 27), torch.randn(64, 8)
+        x, actions = torch.randn(64, 27), torch.randn(64, 8)
         mean, _ = learner.actor.mode(x)
         image, _ = learner.actor.mode(mirror.observations(x))
         # float32, in another order of summation: a membrane at its threshold may then spike on one side only.
@@ -92,7 +92,7 @@ def test_policy_and_critic_keep_the_mirror_while_they_learn(changes: dict[str, o
         assert not torch.allclose(mean, image, atol=1e-2)
         values = [learner.critic(o) for o in (x, mirror.observations(x))]
         assert torch.allclose(*values, atol=1e-5)
-        log_prob = learner.actor.log_prob(mean, wanted)
+        log_prob = learner.actor.log_prob(mean, actions)
         optimiser.zero_grad()
         (log_prob.mean() + values[0].square().mean()).backward()
         optimiser.step()

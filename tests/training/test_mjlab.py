@@ -63,20 +63,20 @@ def test_episodes_end_and_begin_as_the_protocol_says(cartpole: str, capfd: pytes
     assert [r.truncated.tolist() for r in results[-3:]] == [[True, False, True], [False, True, False], [False] * 3]
     assert not any(r.terminated.any() for r in results)
     # A last observation is that of the cart far off, and the next one that of a cart which has begun again.
-    ended, begun = results[-3], results[-2]
-    assert (ended.observations[[0, 2], 0] > 0.3).all()
-    assert (ended.rewards > 0).all()
-    assert (np.abs(begun.observations[[0, 2], 0]) < 0.15).all()
-    assert begun.rewards[[0, 2]].tolist() == [0.0, 0.0]
+    last, initial = results[-3], results[-2]
+    assert (last.observations[[0, 2], 0] > 0.3).all()
+    assert (last.rewards > 0).all()
+    assert (np.abs(initial.observations[[0, 2], 0]) < 0.15).all()
+    assert initial.rewards[[0, 2]].tolist() == [0.0, 0.0]
     assert capfd.readouterr().out == ""
     # The learner's generator is where it was.
-    drawn = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(7)
-    assert torch.equal(torch.rand(3), drawn)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_the_seeds_decide_what_happens(cartpole: str) -> None:
-    def observed(seeds: list[int], noise: int) -> np.ndarray:
+    def observations(seeds: list[int], noise: int) -> np.ndarray:
         torch.manual_seed(noise)
         simulator = make(cartpole, seeds)
         first = simulator.reset()
@@ -84,7 +84,7 @@ def test_the_seeds_decide_what_happens(cartpole: str) -> None:
         simulator.close()
         return np.array([first, *later])
 
-    one, again, other = observed([1, 2], 5), observed([1, 2], 6), observed([1, 3], 5)
+    one, again, other = observations([1, 2], 5), observations([1, 2], 6), observations([1, 3], 5)
     assert np.array_equal(one, again)
     assert (one != other).any(axis=(1, 2)).all()
 
@@ -130,15 +130,15 @@ def test_a_training_of_a_few_updates_exports_a_policy_and_resumes_to_the_bit(car
     # A pole that has only begun to fall is upright nearly all the time, which is worth 0.05 a step.
     assert 0.2 < whole.test.mean < STEPS * 0.05
 
-    stopped = tmp_path / "stopped"
-    shutil.copytree(whole.folder, stopped)
-    for checkpoint in (stopped / "checkpoints").iterdir():
+    copy = tmp_path / "stopped"
+    shutil.copytree(whole.folder, copy)
+    for checkpoint in (copy / "checkpoints").iterdir():
         if "256" not in checkpoint.name:
             checkpoint.unlink()
-    again = run.resume(stopped)
+    again = run.resume(copy)
     rows = [
         [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        for folder in (whole.folder, stopped)
+        for folder in (whole.folder, copy)
     ]
     for row in (*rows[0], *rows[1]):
         del row["seconds"], row["steps_per_second"]

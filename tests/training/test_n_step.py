@@ -29,10 +29,10 @@ def rollout(steps: int = 12, environments: int = 40, seed: int = 0) -> Rollout:
     truncated = torch.rand((steps, environments), generator=draw) < 0.12
     valid = torch.ones((steps, environments), dtype=torch.bool)
     for t in range(steps - 1):
-        ended = valid[t] & (terminated[t] | truncated[t])
-        valid[t + 1] = ~ended
-        terminated[t + 1] &= ~ended
-        truncated[t + 1] &= ~ended
+        ends = valid[t] & (terminated[t] | truncated[t])
+        valid[t + 1] = ~ends
+        terminated[t + 1] &= ~ends
+        truncated[t + 1] &= ~ends
     place = torch.stack(
         torch.meshgrid(torch.arange(steps + 1.0), torch.arange(float(environments)), indexing="ij"), dim=-1
     )
@@ -44,7 +44,7 @@ def rollout(steps: int = 12, environments: int = 40, seed: int = 0) -> Rollout:
 @pytest.mark.parametrize("steps", [1, 2, 3, 12, 20])
 def test_windows_are_those_of_a_plain_loop(steps: int) -> None:
     gamma, of = 0.9, rollout()
-    found = windows(of, gamma, steps)
+    window = windows(of, gamma, steps)
     lengths = set()
     for t, n in of.valid.nonzero().tolist():
         total, k = 0.0, 0
@@ -54,18 +54,18 @@ def test_windows_are_those_of_a_plain_loop(steps: int) -> None:
             if of.done[t + k - 1, n] or k == steps or t + k == len(of.valid):
                 break
         lengths.add(k)
-        assert found.rewards[t, n].item() == pytest.approx(total)
-        assert found.after[t, n].item() == t + k
-        assert found.discount[t, n].item() == (0.0 if of.terminated[t + k - 1, n] else gamma ** (k - 1))
+        assert window.rewards[t, n].item() == pytest.approx(total)
+        assert window.after[t, n].item() == t + k
+        assert window.discount[t, n].item() == (0.0 if of.terminated[t + k - 1, n] else gamma ** (k - 1))
     assert lengths >= set(range(1, min(steps, 3) + 1))
 
 
 def test_of_one_step_they_are_what_the_rollout_holds() -> None:
     of = rollout()
-    found = windows(of, 0.5, 1)
-    assert torch.equal(found.rewards, of.rewards)
-    assert torch.equal(found.discount, (~of.terminated).double())
-    assert (found.after == torch.arange(1, len(of.valid) + 1)[:, None]).all()
+    window = windows(of, 0.5, 1)
+    assert torch.equal(window.rewards, of.rewards)
+    assert torch.equal(window.discount, (~of.terminated).double())
+    assert (window.after == torch.arange(1, len(of.valid) + 1)[:, None]).all()
 
 
 def test_a_target_sums_the_window_and_goes_on_from_where_it_led(tmp_path: Path) -> None:
@@ -87,28 +87,28 @@ def test_a_target_sums_the_window_and_goes_on_from_where_it_led(tmp_path: Path) 
             zs = agent.fixed_target.state(batch.later_observations)
             actions = agent.actor_target(batch.later_observations, zs)
             zsa = agent.fixed_target.state_action(zs, actions)
-            found: torch.Tensor = agent.critic_target(batch.later_observations, actions, zsa, zs).amin(1)
-        return found
+            value: torch.Tensor = agent.critic_target(batch.later_observations, actions, zsa, zs).amin(1)
+        return value
 
     agent = learner.agent
     agent.clip = (-1e9, 1e9)
     target = agent._targets(batch, torch.zeros(400, 1), *map(torch.tensor, agent.clip))
-    wanted = window.rewards[t, n] + 0.8 * window.discount[t, n] * values(agent).double()
-    assert torch.allclose(target[:, 0].double(), wanted, atol=1e-5)
+    expected = window.rewards[t, n] + 0.8 * window.discount[t, n] * values(agent).double()
+    assert torch.allclose(target[:, 0].double(), expected, atol=1e-5)
 
 
 @pytest.mark.long
 def test_a_replay_of_other_steps_is_refused_and_refilled_where_none_was_kept(
     td7_run: TrainResult, tmp_path: Path
 ) -> None:
-    kept = train(small(tmp_path, n_step=3, keep_replay=True))
-    before = (kept.folder / "config.json").read_bytes()
+    result = train(small(tmp_path, n_step=3, keep_replay=True))
+    before = (result.folder / "config.json").read_bytes()
     with pytest.raises(NervecordError, match=r"--n-step: is 1, .* 3\b"):
-        resume(kept.folder, overrides={"steps": 2048, "n_step": 1})
+        resume(result.folder, overrides={"steps": 2048, "n_step": 1})
     with pytest.raises(NervecordError, match=r"--priority-exponent: .*0.*0.4"):
-        resume(kept.folder, overrides={"steps": 2048, "priority_exponent": 0.0})
-    assert (kept.folder / "config.json").read_bytes() == before
-    resume(kept.folder, overrides={"steps": 1152})
+        resume(result.folder, overrides={"steps": 2048, "priority_exponent": 0.0})
+    assert (result.folder / "config.json").read_bytes() == before
+    resume(result.folder, overrides={"steps": 1152})
     again = resume(shutil.copytree(td7_run.folder, tmp_path / "plain"), overrides={"steps": 1152, "n_step": 3})
     assert again.config.algorithm.n_step == 3  # type: ignore[attr-defined]
 

@@ -62,10 +62,10 @@ def test_the_teacher_answers_as_the_graph_is_defined(make: Any, env: str, tmp_pa
     content = read_network_teacher(path, config(path, env=env))
     teacher = NetworkTeacher(content["learner"][PART])
     rows = (np.random.default_rng(0).normal(size=(40, teacher.sizes[0])) * 3).astype(np.float32)
-    found = teacher(torch.from_numpy(rows)).numpy()
-    wanted = simulate(graph, rows.astype(np.float64)).left["action"][:, 0]
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found, answer(rows), rtol=1e-5, atol=1e-5)
+    actions = teacher(torch.from_numpy(rows)).numpy()
+    expected = simulate(graph, rows.astype(np.float64)).left["action"][:, 0]
+    np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(actions, answer(rows), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -74,9 +74,9 @@ def test_a_choice_gives_its_preferences(tmp_path: Path) -> None:
     answer = exporters.stable_baselines3("PPO", "CartPole-v1", path, dynamo=False)
     teacher = NetworkTeacher(read_network_teacher(path, config(path, env="CartPole-v1"))["learner"][PART])
     rows = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
-    found = teacher(torch.from_numpy(rows)).numpy()
-    assert found.shape == (40, 2)
-    np.testing.assert_array_equal(found.argmax(1), answer(rows)[:, 0])
+    preferences = teacher(torch.from_numpy(rows)).numpy()
+    assert preferences.shape == (40, 2)
+    np.testing.assert_array_equal(preferences.argmax(1), answer(rows)[:, 0])
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -107,11 +107,11 @@ def test_it_answers_where_it_was_moved_to(tmp_path: Path) -> None:
     path = tmp_path / "policy.onnx"
     exporters.rsl_rl(path)
     teacher = NetworkTeacher(read_network_teacher(path, config(path, env="Ant-v4"))["learner"][PART])
-    seen = torch.randn(5, 27)
-    wanted = teacher(seen)
-    found = teacher.to(torch.float64)(seen.double())
-    assert found.dtype == torch.float64
-    torch.testing.assert_close(found, wanted.double(), rtol=1e-5, atol=1e-5)
+    observations = torch.randn(5, 27)
+    expected = teacher(observations)
+    actions = teacher.to(torch.float64)(observations.double())
+    assert actions.dtype == torch.float64
+    torch.testing.assert_close(actions, expected.double(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")

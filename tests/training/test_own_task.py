@@ -106,9 +106,9 @@ def test_spaces_that_do_not_fit_name_the_wrapper_that_helps() -> None:
             make_simulator("own_task:ImagePoint-v0", [0], wrappers=("ResizeObservation:4,4", "FlattenObservation"))
     with pytest.raises(NervecordError, match=r"FreePoint-v0: .*--wrappers module:Class"):
         make_simulator("own_task:FreePoint-v0", [0])
-    limited = make_simulator("own_task:FreePoint-v0", [0], wrappers=("own_task:Limited",))
-    assert limited.high.tolist() == [1.0]
-    for simulator in (flat, small, limited):
+    narrow = make_simulator("own_task:FreePoint-v0", [0], wrappers=("own_task:Limited",))
+    assert narrow.high.tolist() == [1.0]
+    for simulator in (flat, small, narrow):
         simulator.close()
 
 
@@ -141,8 +141,8 @@ def test_wrappers_travel_with_the_policy(
     assert main(["compare", policy, program, "--tolerance", "10"]) == 0
     capsys.readouterr()
     assert main(["compare", program, program, *WRAPPED, "--json"]) == 0  # programs carry no observations
-    played = json.loads(capsys.readouterr().out)
-    assert (played["observations"], played["identical"]) == (50, True)
+    report = json.loads(capsys.readouterr().out)
+    assert (report["observations"], report["identical"]) == (50, True)
     assert main(["compare", program, program, *WRAPPED[:2]]) == 2
     assert "--wrappers FlattenObservation own_task:Limited" in capsys.readouterr().err
     assert main(["compare", policy, program, *WRAPPED[2:]]) == 2
@@ -170,9 +170,12 @@ def test_wrappers_that_are_missing_are_named(
     # What a file names is never imported, also where it could be.
     (tmp_path / "eager_wrappers.py").write_text("raise SystemExit('imported')")
     monkeypatch.chdir(tmp_path)
-    found = nervecord.read(wrapped_policy)
-    assert isinstance(found, Policy)
-    write_nir(found.replace(contract=dataclasses.replace(found.contract, wrappers=("eager_wrappers:Any",))), "p.nir")
+    task_policy = nervecord.read(wrapped_policy)
+    assert isinstance(task_policy, Policy)
+    write_nir(
+        task_policy.replace(contract=dataclasses.replace(task_policy.contract, wrappers=("eager_wrappers:Any",))),
+        "p.nir",
+    )
     assert main(["run", "p.nir", *WRAPPED[:2], "--episodes", "1"]) == 2
     assert "--wrappers eager_wrappers:Any" in capsys.readouterr().err
     # A policy of an earlier version says nothing of wrappers; what its task gives says that one is missing.
@@ -248,12 +251,12 @@ def test_a_module_in_the_working_directory_is_found_when_filming(policy: Path, t
             timeout=300,
         )
 
-    done = nervecord_script("--env", "reach2:Reach-v0", "--video", "film.mp4")
-    assert done.returncode == 0, done.stderr
+    process = nervecord_script("--env", "reach2:Reach-v0", "--video", "film.mp4")
+    assert process.returncode == 0, process.stderr
     assert (tmp_path / "film.mp4").exists()
-    done = nervecord_script("--env", "reach2:Nope-v0", "--video", "film2.mp4")
-    assert done.returncode == 2
-    assert "reach2:Reach-v0" in done.stderr
+    process = nervecord_script("--env", "reach2:Nope-v0", "--video", "film2.mp4")
+    assert process.returncode == 2
+    assert "reach2:Reach-v0" in process.stderr
 
 
 def test_names_that_are_not_there() -> None:

@@ -27,8 +27,8 @@ def tables(
     *cells: Cell, varied: tuple[str, ...] = ("policy", "layers"), is_search: bool = False
 ) -> tuple[list[list[str]], list[list[str]]]:
     series = Series("grid", varied, tuple(cell.name for cell in cells), is_search)
-    named = {cell.name: cell for cell in cells}
-    return paired_table(series, named, TrainConfig.of()), depth_table(series, named)
+    by_name = {cell.name: cell for cell in cells}
+    return paired_table(series, by_name, TrainConfig.of()), depth_table(series, by_name)
 
 
 def test_networks_of_an_algorithms_own_are_called_by_it_and_compared() -> None:
@@ -43,7 +43,7 @@ def test_networks_of_an_algorithms_own_are_called_by_it_and_compared() -> None:
     assert "td7" not in {row[2] for row in by_depth[1:]}
 
 
-def told(values: list[float]) -> str:
+def interval_text(values: list[float]) -> str:
     return f"{np.mean(values):,.0f} ± {interval95(np.array(values)):,.0f}"
 
 
@@ -62,21 +62,21 @@ def test_differences_are_taken_seed_by_seed() -> None:
     (head, *rows), pooled = tables(*grid())
     assert head == HEAD
     assert pooled == []  # one width has nothing to pool
-    found = {(row[0], row[1]): row[2:] for row in rows}
+    differences = {(row[0], row[1]): row[2:] for row in rows}
     depth = {kind: [runs[2][s] - runs[1][s] for s in (1, 2, 3)] for kind, runs in (("SNN", SNN), ("ANN", ANN))}
     kind = {d: [ANN[d][s] - SNN[d][s] for s in (1, 2, 3)] for d in (1, 2)}
     contrast = [a - s for a, s in zip(depth["ANN"], depth["SNN"], strict=True)]
-    wanted = {
+    expected = {
         ("SNN 64x64", "SNN 64"): depth["SNN"],
         ("ANN 64x64", "ANN 64"): depth["ANN"],
         ("ANN 64", "SNN 64"): kind[1],
         ("ANN 64x64", "SNN 64x64"): kind[2],
         ("ANN 64x64 less ANN 64", "SNN 64x64 less SNN 64"): contrast,
     }
-    assert set(found) == set(wanted)
-    for names, values in wanted.items():
-        assert found[names][:2] == ["3", told(values)]
-        assert found[names][2] == told([value / 2 for value in values])
+    assert set(differences) == set(expected)
+    for names, values in expected.items():
+        assert differences[names][:2] == ["3", interval_text(values)]
+        assert differences[names][2] == interval_text([value / 2 for value in values])
 
 
 def test_their_interval_is_not_that_of_two_means() -> None:
@@ -99,18 +99,18 @@ def test_a_seed_is_one_value_over_all_widths() -> None:
     for depth, row in zip((1, 2), pooled, strict=True):
         values = [SNN[depth][seed] + 40.0 for seed in (1, 2, 3)]
         assert row[:4] == ["SNN", str(depth), "8, 16, 32", "3"]
-        assert row[4:] == [told(values), told([value / 2 for value in values])]
-    found = {(row[0], row[1]): row[3] for row in rows}
-    assert found["SNN 2 layers", "SNN 1 layer"] == told([SNN[2][s] - SNN[1][s] for s in (1, 2, 3)])
-    assert found["SNN 16 neurons", "SNN 8 neurons"] == "30.0 ± 0.0"
-    assert found["SNN 32 neurons", "SNN 8 neurons"] == "90.0 ± 0.0"
+        assert row[4:] == [interval_text(values), interval_text([value / 2 for value in values])]
+    differences = {(row[0], row[1]): row[3] for row in rows}
+    assert differences["SNN 2 layers", "SNN 1 layer"] == interval_text([SNN[2][s] - SNN[1][s] for s in (1, 2, 3)])
+    assert differences["SNN 16 neurons", "SNN 8 neurons"] == "30.0 ± 0.0"
+    assert differences["SNN 32 neurons", "SNN 8 neurons"] == "90.0 ± 0.0"
 
 
 def test_seeds_that_only_one_has_are_left_out() -> None:
     one = cell("snn", (8,), {1: 1000.0, 2: 2000.0, 3: 3000.0, 4: 9000.0})
     two = cell("snn", (8, 8), {2: 2500.0, 3: 3300.0, 5: 1.0})
     (_, row), _ = tables(one, two)
-    assert row[2:4] == ["2", told([500.0, 300.0])]
+    assert row[2:4] == ["2", interval_text([500.0, 300.0])]
     alone = cell("snn", (8, 8), {2: 2500.0})
     (_, row), _ = tables(one, alone)
     assert row[2:] == ["1", "500", "250"]  # a value, and no interval
@@ -122,14 +122,14 @@ def test_a_run_without_training_episodes_counts_where_it_was_tested() -> None:
     two = cell("snn", (8, 8), {1: 1500.0, 2: 2400.0, 3: 3300.0})
     runs = (Finished(1, 1500.0, None, ()), *two.finished[1:])
     (_, row), _ = tables(one, Cell(two.name, two.config, two.seeds, runs, ()))
-    assert row[2:] == ["3", told([500.0, 400.0, 300.0]), told([200.0, 150.0])]
+    assert row[2:] == ["3", interval_text([500.0, 400.0, 300.0]), interval_text([200.0, 150.0])]
 
 
 def test_other_fields_are_compared_with_their_first_value() -> None:
     cells = [cell("snn", (8,), {1: 100.0 * k, 2: 200.0 * k}, slope=float(k)) for k in (1, 5, 25)]
     (_, *rows), pooled = tables(*cells, varied=("slope",))
     assert [row[:2] for row in rows] == [["SNN 8, slope 5", "SNN 8, slope 1"], ["SNN 8, slope 25", "SNN 8, slope 1"]]
-    assert rows[0][3] == told([400.0, 800.0])
+    assert rows[0][3] == interval_text([400.0, 800.0])
     assert pooled == []
 
 
@@ -143,8 +143,8 @@ def test_only_widths_that_both_have_are_averaged() -> None:
         cell("snn", (32, 32), {1: 3700.0, 2: 5800.0}),
     ]
     (_, *rows), _ = tables(*cells)
-    found = {(row[0], row[1]): row[3] for row in rows}
-    assert found["SNN 2 layers (8, 32)", "SNN 1 layer (8, 32)"] == told([600.0, 700.0])
+    differences = {(row[0], row[1]): row[3] for row in rows}
+    assert differences["SNN 2 layers (8, 32)", "SNN 1 layer (8, 32)"] == interval_text([600.0, 700.0])
 
 
 def test_depths_that_one_kind_lacks_have_no_contrast() -> None:
@@ -154,7 +154,7 @@ def test_depths_that_one_kind_lacks_have_no_contrast() -> None:
     (_, *rows), _ = tables(*cells)
     contrasts = [row for row in rows if " less " in row[0]]
     assert [row[:2] for row in contrasts] == [["ANN 64x64x64 less ANN 64", "SNN 64x64x64 less SNN 64"]]
-    assert contrasts[0][3] == told([200.0, 400.0, 600.0])
+    assert contrasts[0][3] == interval_text([200.0, 400.0, 600.0])
 
 
 def test_what_a_rule_sets_is_named() -> None:

@@ -85,11 +85,11 @@ def test_advantages_bootstrap_truncations_and_never_a_fall() -> None:
     assert bool((episode.terminated & episode.truncated).any())
     with torch.no_grad():
         values = subject.critic(subject.obs_rms(episode.observations))[..., 0]
-    found = generalised_advantages(
+    advantages = generalised_advantages(
         episode.rewards.float(), values, episode.terminated, episode.truncated, 0.9, 0.8
     ).numpy()
     valid = episode.valid.numpy()
-    np.testing.assert_allclose(found[valid], expected_advantages(episode, values.numpy())[valid], atol=1e-5)
+    np.testing.assert_allclose(advantages[valid], expected_advantages(episode, values.numpy())[valid], atol=1e-5)
 
 
 def test_minibatches_hold_every_valid_step_once_and_no_other() -> None:
@@ -97,9 +97,9 @@ def test_minibatches_hold_every_valid_step_once_and_no_other() -> None:
     episode = rollout(subject)
     parts = list(subject.minibatches(episode))
     assert len(parts) == 2 * 4
-    seen = torch.cat(parts[:4])
-    assert sorted(seen.tolist()) == episode.valid.flatten().nonzero()[:, 0].tolist()
-    assert sorted(torch.cat(parts[4:]).tolist()) == sorted(seen.tolist()) != seen.tolist()
+    indices = torch.cat(parts[:4])
+    assert sorted(indices.tolist()) == episode.valid.flatten().nonzero()[:, 0].tolist()
+    assert sorted(torch.cat(parts[4:]).tolist()) == sorted(indices.tolist()) != indices.tolist()
 
 
 def test_what_a_step_that_only_resets_holds_changes_no_parameter() -> None:
@@ -199,13 +199,13 @@ def test_a_carried_state_is_given_back_as_it_was() -> None:
     episode = rollout(learner())
     states = torch.randn(STEPS, ENVS, subject.state_size)
     acts = [subject.act(o, s) for o, s in zip(episode.observations[:-1], states, strict=True)]
-    carried = replace(
+    rollout_with_states = replace(
         episode,
         states=states,
         actions=torch.stack([a.actions for a in acts]),
         outputs=torch.stack([a.outputs for a in acts]),
     )
-    assert abs(subject.update(carried)["kl"]) < 1e-6
+    assert abs(subject.update(rollout_with_states)["kl"]) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "nonsense", "cpu:3x"])
@@ -223,7 +223,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[byt
 @pytest.mark.long
 def test_importing_skrl_joins_no_processes_and_prints_nothing() -> None:
     """It would make a group with NCCL while it is imported."""
-    done = run_python(
+    process = run_python(
         "import os, torch\n"
         "from nervecord.training.processes.quiet_skrl import import_skrl\n"
         "import_skrl()\n"
@@ -236,13 +236,15 @@ def test_importing_skrl_joins_no_processes_and_prints_nothing() -> None:
         MASTER_ADDR="localhost",
         MASTER_PORT="1",
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (process.returncode, process.stdout, process.stderr) == (0, b"", b"")
 
 
 def test_several_processes_without_torchrun_are_refused() -> None:
-    done = run_python("from nervecord.training.processes.quiet_skrl import import_skrl\nimport_skrl()", WORLD_SIZE="2")
-    assert done.returncode == 1
-    assert b"WORLD_SIZE is 2" in done.stderr
+    process = run_python(
+        "from nervecord.training.processes.quiet_skrl import import_skrl\nimport_skrl()", WORLD_SIZE="2"
+    )
+    assert process.returncode == 1
+    assert b"WORLD_SIZE is 2" in process.stderr
 
 
 def test_training_prints_nothing(tmp_path: Any, capfd: pytest.CaptureFixture[str]) -> None:
@@ -253,10 +255,10 @@ def test_training_prints_nothing(tmp_path: Any, capfd: pytest.CaptureFixture[str
 @pytest.mark.slow
 def test_a_process_that_trains_prints_nothing(tmp_path: Any) -> None:
     """Not while it imports either."""
-    done = run_python(
+    process = run_python(
         "from nervecord.training.settings.config import TrainConfig\n"
         "from nervecord.training.run import train\n"
         "train(TrainConfig.of(env='InvertedPendulum-v4', layers=(8,), critic=(8,), steps=128, num_envs=4, rollout=16,\n"
         f"    minibatch=32, epochs=1, validation_episodes=1, test_episodes=1, out={str(tmp_path)!r}))\n"
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (process.returncode, process.stdout, process.stderr) == (0, b"", b"")

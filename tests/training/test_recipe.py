@@ -123,7 +123,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def planned(source: str, out: Path, **changes: Any) -> Plan:
+def plan_of(source: str, out: Path, **changes: Any) -> Plan:
     # Gymnasium's simulator saves its state, so what is resumed is what would have been.
     return plan(read_recipe(source), ENV, **{"out": str(out), "name": "chain", "sim": "gymnasium", **changes})
 
@@ -131,7 +131,7 @@ def planned(source: str, out: Path, **changes: Any) -> Plan:
 @pytest.fixture(scope="session")
 def whole(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> chain.ChainResult:
     """A chain that nobody interrupted."""
-    return run_chain(planned(tiny, tmp_path_factory.mktemp("whole")))
+    return run_chain(plan_of(tiny, tmp_path_factory.mktemp("whole")))
 
 
 def rows(stage: PlannedStage) -> list[dict[str, Any]]:
@@ -175,7 +175,7 @@ def test_a_finished_chain_does_nothing_again(tiny: str, whole: chain.ChainResult
         return {path: path.stat().st_mtime_ns for name in names for path in whole.plan.folder.rglob(name)}
 
     before = files()
-    again = run_chain(planned(tiny, whole.plan.folder.parent))
+    again = run_chain(plan_of(tiny, whole.plan.folder.parent))
     assert files() == before
     assert len(before) == 3 + 2 + 1 + 4
     assert again.to_dict() == whole.to_dict()
@@ -199,21 +199,21 @@ class Interrupting(Watcher):
 
     @contextlib.contextmanager
     def episodes(self, side: str) -> Iterator[Any]:
-        yield lambda done, total, mean: self._stop(side, done)
+        yield lambda count, total, mean: self._stop(side, count)
 
 
 @pytest.mark.long
 def test_it_continues_wherever_it_was_stopped(tiny: str, whole: chain.ChainResult, tmp_path: Path) -> None:
-    asked, watcher = planned(tiny, tmp_path), Interrupting()
+    chain_plan, watcher = plan_of(tiny, tmp_path), Interrupting()
     for name in list(watcher.waiting):
         with pytest.raises(KeyboardInterrupt):
-            run_chain(asked, watcher=watcher)
+            run_chain(chain_plan, watcher=watcher)
         assert name not in watcher.waiting
-    result = run_chain(asked, watcher=watcher)
-    for stage, uninterrupted in zip(asked.stages, whole.plan.stages, strict=True):
-        assert [row["step"] for row in rows(stage)] == [row["step"] for row in rows(uninterrupted)]
+    result = run_chain(chain_plan, watcher=watcher)
+    for stage, reference in zip(chain_plan.stages, whole.plan.stages, strict=True):
+        assert [row["step"] for row in rows(stage)] == [row["step"] for row in rows(reference)]
     # With its replay the teacher is what it would have been.
-    assert rows(asked.stages[0]) == rows(whole.plan.stages[0])
+    assert rows(chain_plan.stages[0]) == rows(whole.plan.stages[0])
     assert len(result.returns["fixed"]) == 12
 
 
@@ -240,9 +240,9 @@ def test_sigterm_ends_it_well_and_the_same_command_continues(tiny: str, tmp_path
     recipe.write_text(Path(tiny).read_text().replace("steps = 512", f"steps = {before + 256}", 1))
     config = tmp_path / "chain" / "teacher" / "config.json"
     config.write_text(config.read_text().replace("65536", str(before + 256)))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "aim" in done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "aim" in result.stdout
     steps = [json.loads(line)["step"] for line in (config.parent / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps))
 
@@ -262,7 +262,7 @@ def test_a_gate_gives_a_seed_up_before_its_stage_is_over(
         assert "50,000.0" in error
         assert "--seed" in error
         assert "--ignore-gates" in error
-    stage = planned(str(recipe), tmp_path).stages[0]
+    stage = plan_of(str(recipe), tmp_path).stages[0]
     assert rows(stage)[-1]["step"] == 256
     assert not (stage.folder / "result.json").exists()
     assert main([*words, "--ignore-gates", "--json"]) == 0
@@ -283,34 +283,34 @@ def test_gates_look_at_the_validations_before_them(whole: chain.ChainResult) -> 
 
 @pytest.mark.parametrize(("name", "first", "last"), [("ant-teacher", 7121, 8714), ("ant-teacher-3", 5541, 10048)])
 def test_the_ants_teachers_pass_the_gates_of_the_zoos_recipe(name: str, first: int, last: int) -> None:
-    asked = plan(read_recipe("zoo"), "Ant-v4")
-    stage = asked.stages[0]
+    chain_plan = plan(read_recipe("zoo"), "Ant-v4")
+    stage = chain_plan.stages[0]
     # They were trained for another number of steps.
     gates = (*stage.stage.gates[:-1], dataclasses.replace(stage.stage.gates[-1], step=1_800_000))
     gates = gates if name == "ant-teacher-3" else (*gates[:-1], dataclasses.replace(gates[-1], step=2_300_000))
     config = stage.config.replace(out=str(ZOO), name=name)
-    trained = dataclasses.replace(stage, stage=dataclasses.replace(stage.stage, gates=gates), config=config)
-    values = gate_values(asked, trained)
+    variant = dataclasses.replace(stage, stage=dataclasses.replace(stage.stage, gates=gates), config=config)
+    values = gate_values(chain_plan, variant)
     assert all(value.is_passed for value in values)
     assert (round(values[0].value), round(values[-1].value)) == (first, last)
 
 
 @pytest.mark.parametrize("env", [*read_recipe("zoo").aims, "Pendulum-v1"])
 def test_its_commands_do_the_same(env: str, tmp_path: Path) -> None:
-    asked = plan(read_recipe("zoo"), env, out=str(tmp_path), seed=3, name="chain")
-    lines = dict(commands(asked))
-    for stage in asked.stages:
+    chain_plan = plan(read_recipe("zoo"), env, out=str(tmp_path), seed=3, name="chain")
+    lines = dict(commands(chain_plan))
+    for stage in chain_plan.stages:
         verb, *words = lines[stage.stage.name][1:]
         args = find_verb(verb).parser(verb).read(words)
-        chosen = chosen_fields(args)
+        fields = chosen_fields(args)
         if verb == "distill":
-            chosen |= {"teacher": args.teacher, "algorithm": "distill"}
-        assert TrainConfig.for_task(**_with_sources(args, chosen)) == stage.config
+            fields |= {"teacher": args.teacher, "algorithm": "distill"}
+        assert TrainConfig.for_task(**_with_sources(args, fields)) == stage.config
         # What the next stages read of it.
         stage.folder.mkdir(parents=True)
         (stage.folder / "config.json").write_text(stage.config.to_json())
     ants = plan(read_recipe("zoo"), "Ant-v4", out=str(tmp_path), seed=3, name="chain")
-    for stage, of_ant in zip(asked.stages, ants.stages, strict=True):
+    for stage, of_ant in zip(chain_plan.stages, ants.stages, strict=True):
         sizes = {"capacity", "kept_states"} if env == "Humanoid-v4" else set()
         assert set(differences(stage.config, of_ant.config)) <= {"env", *sizes}
     for verb in ("compile", *SIDES):
@@ -331,7 +331,7 @@ def test_a_dry_run_shows_the_stages_and_makes_nothing(tmp_path: Path, capsys: py
 @pytest.mark.long
 def test_another_seed_needs_another_name(tiny: str, whole: chain.ChainResult) -> None:
     with pytest.raises(NervecordError, match="teacher has seed 0, not 1"):
-        run_chain(planned(tiny, whole.plan.folder.parent, seed=1))
+        run_chain(plan_of(tiny, whole.plan.folder.parent, seed=1))
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_a_wrong_recipe_is_refused(tiny: str, tmp_path: Path, before: str, after
     assert before in Path(tiny).read_text()
     path.write_text(Path(tiny).read_text().replace(before, after, 1))
     with pytest.raises(NervecordError) as error:
-        planned(str(path), tmp_path)
+        plan_of(str(path), tmp_path)
     assert text in str(error.value)
 
 

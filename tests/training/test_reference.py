@@ -39,8 +39,8 @@ def test_what_an_algorithm_declares_is_there(name: str) -> None:
         assert issubclass(pkgutil.resolve_name(kind.teacher_class), Teacher)
     fields = {f.name for f in dataclasses.fields(kind)}
     assert {source.field for source in kind.sources} <= fields
-    known = fields | {f.name for part in (TaskConfig, NetworkConfig) for f in dataclasses.fields(part)}
-    assert {name for source in kind.sources for name in source.shared} - {"task", "network"} <= known | {"critic"}
+    names = fields | {f.name for part in (TaskConfig, NetworkConfig) for f in dataclasses.fields(part)}
+    assert {name for source in kind.sources for name in source.shared} - {"task", "network"} <= names | {"critic"}
     for source in kind.sources:
         assert any(source.assets <= other.assets for other in ALGORITHMS.values()), "no run holds what it needs"
 
@@ -48,9 +48,9 @@ def test_what_an_algorithm_declares_is_there(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_what_a_simulator_declares_is_there(name: str) -> None:
     """Its library need not be."""
-    module, _, found = KINDS[name].simulator.partition(":")
+    module, _, class_name = KINDS[name].simulator.partition(":")
     path = Path(__file__).parents[2].joinpath(*module.split(".")[1:]).with_suffix(".py")
-    (simulator,) = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", None) == found]
+    (simulator,) = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", None) == class_name]
     assert isinstance(simulator, ast.ClassDef)
     if KINDS[name].check:
         assert callable(pkgutil.resolve_name(KINDS[name].check))
@@ -59,5 +59,5 @@ def test_what_a_simulator_declares_is_there(name: str) -> None:
     assert set(KINDS[name].takes) <= {"wrappers", "threads", "device"}
     assert KINDS[name].saves in ("always", "some", "never")
     with contextlib.suppress(ModuleNotFoundError):  # a simulator that is not installed
-        saved = not issubclass(pkgutil.resolve_name(KINDS[name].simulator), Unsaved)
-        assert saved == (KINDS[name].saves != "never")
+        saves = not issubclass(pkgutil.resolve_name(KINDS[name].simulator), Unsaved)
+        assert saves == (KINDS[name].saves != "never")

@@ -39,8 +39,8 @@ small = partial(
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in WALL_CLOCK} for row in found]
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in WALL_CLOCK} for row in records]
 
 
 def kill_while_training(config: TrainConfig, folder: Path, after_rows: int) -> int:
@@ -78,13 +78,13 @@ def test_killed_and_resumed_is_bit_identical(tmp_path: Path, changes: dict[str, 
     folder = tmp_path / "killed"
     code = kill_while_training(small(tmp_path, "killed", **changes), folder, after_rows)
     assert code == -signal.SIGKILL, "the child ended before it could be killed"
-    stopped = checkpoint.steps_in(folder / "checkpoints")
-    assert (stopped == []) == (after_rows < 5)
-    assert whole.config.total_steps not in stopped
-    resumed = resume(folder)
+    steps = checkpoint.steps_in(folder / "checkpoints")
+    assert (steps == []) == (after_rows < 5)
+    assert whole.config.total_steps not in steps
+    again = resume(folder)
     assert rows(folder) == rows(tmp_path / "whole")
-    assert resumed.test == whole.test
-    assert resumed.step == whole.step
+    assert again.test == whole.test
+    assert again.step == whole.step
     last = whole.config.total_steps
     a = checkpoint.load(folder / "checkpoints", last)
     b = checkpoint.load(tmp_path / "whole" / "checkpoints", last)
@@ -111,33 +111,33 @@ def test_resuming_a_finished_run_tests_it_again(tmp_path: Path) -> None:
 
 
 def test_resume_refuses_what_would_change_the_run(tmp_path: Path) -> None:
-    done = train(small(tmp_path, "done", steps=64, test_episodes=0))
+    result = train(small(tmp_path, "done", steps=64, test_episodes=0))
     with pytest.raises(NervecordError, match="seed"):
-        resume(done.folder, overrides={"seed": 3})
+        resume(result.folder, overrides={"seed": 3})
     with pytest.raises(NervecordError, match="nothing"):
         resume(tmp_path / "nothing")
-    done = train(small(tmp_path, "emptied", steps=6 * 64, test_episodes=0))
-    for entry in (done.folder / "checkpoints").iterdir():
+    result = train(small(tmp_path, "emptied", steps=6 * 64, test_episodes=0))
+    for entry in (result.folder / "checkpoints").iterdir():
         entry.unlink()
     with pytest.raises(NervecordError, match="no checkpoint"):
-        resume(done.folder)
+        resume(result.folder)
 
 
 def test_a_damaged_checkpoint_is_an_error_with_a_way_out(tmp_path: Path) -> None:
-    done = train(small(tmp_path, "done", steps=64, test_episodes=0))
-    (file,) = (done.folder / "checkpoints").glob("*.pt")
+    result = train(small(tmp_path, "done", steps=64, test_episodes=0))
+    (file,) = (result.folder / "checkpoints").glob("*.pt")
     file.write_bytes(file.read_bytes()[:-2000])
     with pytest.raises(NervecordError, match=file.name):
-        resume(done.folder)
+        resume(result.folder)
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     config = small(tmp_path, "once", steps=64, test_episodes=0)
-    done = train(config)
-    before = {path: path.read_bytes() for path in done.folder.rglob("*") if path.is_file()}
+    result = train(config)
+    before = {path: path.read_bytes() for path in result.folder.rglob("*") if path.is_file()}
     with pytest.raises(NervecordError, match=r"exists already.*--resume"):
         train(config)
-    assert before == {path: path.read_bytes() for path in done.folder.rglob("*") if path.is_file()}
+    assert before == {path: path.read_bytes() for path in result.folder.rglob("*") if path.is_file()}
 
 
 class KilledError(BaseException):
@@ -206,11 +206,11 @@ def test_an_interrupt_keeps_what_there_is(tmp_path: Path) -> None:
         if progress.step == 3 * 64:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt, match="nervecord train --resume") as caught:
+    with pytest.raises(KeyboardInterrupt, match="nervecord train --resume") as interrupt:
         train(config, progress=look)
     (step,) = checkpoint.steps_in(tmp_path / "told" / "checkpoints")
     assert rows(tmp_path / "told")[-1]["step"] == step < config.total_steps
-    assert f"step {step:,}" in str(caught.value)
+    assert f"step {step:,}" in str(interrupt.value)
 
 
 @pytest.mark.slow
@@ -240,20 +240,20 @@ def test_an_interrupt_keeps_what_there_is_and_says_the_step(tmp_path: Path, numb
 def test_a_run_killed_between_its_first_row_and_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
     config = small(tmp_path, "gap", steps=4 * 64, checkpoint_every=64)
     whole = train(config)
-    kept = rows(whole.folder)
+    before = rows(whole.folder)
     for path in [*(whole.folder / "checkpoints").iterdir(), whole.folder / "result.json"]:
         path.unlink()
     lines = (whole.folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (whole.folder / "metrics.jsonl").write_bytes(lines[0])
     assert resume(whole.folder).test == whole.test
-    assert rows(whole.folder) == kept
+    assert rows(whole.folder) == before
 
 
 def test_two_processes_cannot_train_one_run(tmp_path: Path) -> None:
-    done = train(small(tmp_path, "run", steps=64, test_episodes=0))
-    with hold(done.folder), pytest.raises(NervecordError, match="run: "):
-        resume(done.folder)
-    assert resume(done.folder).step == 64
+    result = train(small(tmp_path, "run", steps=64, test_episodes=0))
+    with hold(result.folder), pytest.raises(NervecordError, match="run: "):
+        resume(result.folder)
+    assert resume(result.folder).step == 64
 
 
 @pytest.mark.slow
@@ -283,24 +283,24 @@ def test_of_two_processes_that_resume_a_run_the_second_is_refused(tmp_path: Path
 
 @pytest.mark.long
 def test_what_was_killed_while_it_kept_a_checkpoint_is_finished_by_the_next(tmp_path: Path) -> None:
-    done = train(small(tmp_path, "run", steps=10 * 64, checkpoint_every=64, keep_checkpoints=2, test_episodes=0))
-    folder = done.folder / "checkpoints"
+    result = train(small(tmp_path, "run", steps=10 * 64, checkpoint_every=64, keep_checkpoints=2, test_episodes=0))
+    folder = result.folder / "checkpoints"
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}
     best = json.loads(whole["best.json"])
     # Killed between the rename of the last checkpoint and what comes after it.
     (folder / ".best.json.0123456789abcdef.nervecord-tmp").write_bytes(b"{")
     (folder / "best.json").write_text(json.dumps(best | {"score": -1.0}))
     (folder / "step-000000000064.pt").write_bytes(b"an old one")
-    assert resume(done.folder).step == done.step
+    assert resume(result.folder).step == result.step
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
 
 
 def test_a_run_is_held_before_anything_of_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint that was read before the other process wrote its last ones would take their rows away."""
-    done = train(small(tmp_path, "run", steps=64, test_episodes=0))
-    monkeypatch.setattr(checkpoint, "load", lambda *given: pytest.fail("read before it was held"))
-    with hold(done.folder), pytest.raises(NervecordError, match="run: "):
-        resume(done.folder)
+    result = train(small(tmp_path, "run", steps=64, test_episodes=0))
+    monkeypatch.setattr(checkpoint, "load", lambda *arguments: pytest.fail("read before it was held"))
+    with hold(result.folder), pytest.raises(NervecordError, match="run: "):
+        resume(result.folder)
     with pytest.raises(NervecordError, match="none"):
         resume(tmp_path / "none")
     assert not (tmp_path / "none").exists()
@@ -351,10 +351,10 @@ run_folder.create(TrainConfig.from_json(sys.stdin.read()), sim="envpool")
 def test_a_folder_whose_maker_was_killed_goes_when_the_next_is_made(tmp_path: Path) -> None:
     config = small(tmp_path, "run", steps=64)
     code = [sys.executable, "-c", KILLED_WHILE_IT_IS_MADE]
-    done = subprocess.run(code, input=config.to_json(), text=True, timeout=300)
-    assert done.returncode == -signal.SIGKILL
-    (left,) = os.listdir(tmp_path)
-    assert left.endswith(DRAFT)
+    process = subprocess.run(code, input=config.to_json(), text=True, timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    (name,) = os.listdir(tmp_path)
+    assert name.endswith(DRAFT)
     draft = tmp_path / f".other.{'0' * 16}{DRAFT}"
     draft.mkdir()
     with lock(draft):

@@ -32,8 +32,8 @@ small = partial(runs.small, steps=512, checkpoint_every=128)
 
 
 def test_folder_holds_what_it_promises(tmp_path: Path) -> None:
-    seen: list[Progress] = []
-    result = train(small(tmp_path, tensorboard=True, keep_checkpoints=2), progress=seen.append)
+    reports: list[Progress] = []
+    result = train(small(tmp_path, tensorboard=True, keep_checkpoints=2), progress=reports.append)
     folder = tmp_path / "run"
     assert result.folder == folder
     assert TrainConfig.from_json((folder / "config.json").read_text()) == result.config
@@ -42,7 +42,7 @@ def test_folder_holds_what_it_promises(tmp_path: Path) -> None:
     assert versions["packages"]["skrl"].startswith("2.1")
     assert versions["simulator"] == "envpool"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(64, 513, 64)) == [p.step for p in seen]
+    assert [row["step"] for row in rows] == list(range(64, 513, 64)) == [p.step for p in reports]
     assert [row["validation_return"] is not None for row in rows] == [False] * 3 + [True, False] * 2 + [True]
     assert list(folder.glob("events.out.tfevents.*"))
     assert (folder / "learning.png").read_bytes().startswith(b"\x89PNG")
@@ -54,7 +54,7 @@ def test_folder_holds_what_it_promises(tmp_path: Path) -> None:
     assert set(checkpoint.steps_in(folder / "checkpoints")) == {384, 512, result.step}
     assert result.test is not None
     assert len(result.test.returns) == 3
-    last = seen[-1]
+    last = reports[-1]
     assert (last.total, last.eta) == (512, 0)
     assert last.rate > 0
     assert last.mean_return is not None
@@ -62,10 +62,10 @@ def test_folder_holds_what_it_promises(tmp_path: Path) -> None:
 
 def test_recorded_observations_come_from_the_last_rollouts(tmp_path: Path) -> None:
     result = train(small(tmp_path, record=48))
-    recorded = checkpoint.load(result.folder / "checkpoints")["recorded"]
+    observations = checkpoint.load(result.folder / "checkpoints")["recorded"]
     # One for each rollout, as 48 // 64 is 0: all eight.
-    assert recorded.shape == (8, 4)
-    assert len(recorded.unique(dim=0)) == 8
+    assert observations.shape == (8, 4)
+    assert len(observations.unique(dim=0)) == 8
     more = train(small(tmp_path, record=128, name="more"))
     assert checkpoint.load(more.folder / "checkpoints")["recorded"].shape == (16, 4)
 
@@ -110,19 +110,19 @@ def test_a_spiking_policy_learns_to_balance(tmp_path: Path, changes: dict[str, A
 
 
 def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NervecordError, match=r"diverged: .* loss .*\bnan\b") as caught:
+    with pytest.raises(NervecordError, match=r"diverged: .* loss .*\bnan\b") as refusal:
         train(small(tmp_path, lr=1e30, grad_norm=0.0))
-    assert "lower --lr" in str(caught.value.hint)
+    assert "lower --lr" in str(refusal.value.hint)
 
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_the_hint_of_a_divergence_names_flags_that_the_algorithm_has(name: str) -> None:
     sources = {source.field: "runs/a" for source in ALGORITHMS[name].sources if source.required}
     config = TrainConfig.of(algorithm=name, **sources)
-    named = re.findall(r"--([\w-]+) ", Run._calmer(SimpleNamespace(config=config)))  # type: ignore[arg-type]
-    assert "lr" in named
-    assert {flag.replace("-", "_") for flag in named} <= config.fields.keys()
-    assert ("clip" in named) == (name in ("ppo", "skrl-ppo"))
+    flags = re.findall(r"--([\w-]+) ", Run._calmer(SimpleNamespace(config=config)))  # type: ignore[arg-type]
+    assert "lr" in flags
+    assert {flag.replace("-", "_") for flag in flags} <= config.fields.keys()
+    assert ("clip" in flags) == (name in ("ppo", "skrl-ppo"))
 
 
 def test_unknown_task_leaves_no_folder(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_events_that_cannot_be_written_are_an_error_of_the_disk(tmp_path: Path) 
 def test_events_that_cannot_begin_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard")
     (tmp_path / "run").mkdir()
-    hook, opened = threading.excepthook, len(os.listdir("/proc/self/fd"))
+    hook, descriptors = threading.excepthook, len(os.listdir("/proc/self/fd"))
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -175,7 +175,7 @@ def test_events_that_cannot_begin_leave_nothing_behind(tmp_path: Path, monkeypat
         Metrics(tmp_path / "run", step=0, tensorboard=True)
     assert str(refusal.value.where).startswith(str(tmp_path / "run"))
     assert threading.excepthook == hook
-    assert len(os.listdir("/proc/self/fd")) == opened
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 def test_metrics_that_ran_ahead_are_cut_back(tmp_path: Path) -> None:
@@ -193,19 +193,19 @@ def test_reward_normaliser_by_its_definition() -> None:
     """Two rollouts: the returns of each are taken in before its rewards are divided; running returns go on."""
     draw = np.random.default_rng(0)
     subject = RewardNormaliser(3, 0.9, 2.0, torch.device("cpu"))
-    returns, seen = np.zeros(3), []
+    returns, history = np.zeros(3), []
     for _ in range(2):
-        rewards, done = draw.normal(5, 3, (40, 3)), draw.random((40, 3)) < 0.1
-        valid = np.concatenate([np.ones((1, 3), bool), ~done[:-1]])
-        done &= valid
-        scaled = subject(*(torch.from_numpy(part) for part in (rewards, done, valid))).numpy()
+        rewards, ends = draw.normal(5, 3, (40, 3)), draw.random((40, 3)) < 0.1
+        valid = np.concatenate([np.ones((1, 3), bool), ~ends[:-1]])
+        ends &= valid
+        outputs = subject(*(torch.from_numpy(part) for part in (rewards, ends, valid))).numpy()
         for t in range(40):
             returns = np.where(valid[t], 0.9 * returns + rewards[t], returns)
-            seen += returns[valid[t]].tolist()
-            returns[done[t]] = 0
+            history += returns[valid[t]].tolist()
+            returns[ends[t]] = 0
         # The first value of the running variance, 1, weighs 1e-4.
-        expected = np.where(valid, np.clip(rewards / np.std(seen), -2, 2), 0)
-        np.testing.assert_allclose(scaled, expected, rtol=1e-4)
+        expected = np.where(valid, np.clip(rewards / np.std(history), -2, 2), 0)
+        np.testing.assert_allclose(outputs, expected, rtol=1e-4)
     # Beside a variance of 0 stands Gymnasium's epsilon, inside the root.
     still = RewardNormaliser(1, 0.9, 2.0, torch.device("cpu"))
     still.moments.load_state_dict(

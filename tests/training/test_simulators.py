@@ -25,19 +25,19 @@ def test_the_step_after_an_end_only_resets(kind: str) -> None:
     assert first.shape == (3, simulator.observation_size)
     assert first.dtype == np.float64
     ends = 0
-    done = np.zeros(3, bool)
+    at_end = np.zeros(3, bool)
     for _ in range(80):
         result = simulator.step(np.full((3, 1), simulator.high[0]))
         assert result.rewards.shape == result.terminated.shape == result.truncated.shape == (3,)
         # Where the step before ended an episode: no reward, not ended again, and a pole near upright at rest.
-        assert (result.rewards[done] == 0).all()
-        assert not (result.terminated | result.truncated)[done].any()
-        assert (np.abs(result.observations[done]) < 0.02).all()
-        assert (result.rewards[~done & ~result.terminated] == 1).all()
-        done = result.terminated | result.truncated
+        assert (result.rewards[at_end] == 0).all()
+        assert not (result.terminated | result.truncated)[at_end].any()
+        assert (np.abs(result.observations[at_end]) < 0.02).all()
+        assert (result.rewards[~at_end & ~result.terminated] == 1).all()
+        at_end = result.terminated | result.truncated
         # The observation of the ending step is the last of the old episode: the pole has fallen beyond 0.2.
-        assert (np.abs(result.observations[done, 1]) > 0.2).all()
-        ends += int(done.sum())
+        assert (np.abs(result.observations[at_end, 1]) > 0.2).all()
+        ends += int(at_end.sum())
     simulator.close()
     assert ends > 6
 
@@ -62,8 +62,8 @@ def test_seeds_belong_to_environments(kind: str) -> None:
         simulator.close()
         return observations
 
-    together, turned, alone = firsts([11, 12, 13]), firsts([13, 12, 11]), firsts([12])
-    assert np.array_equal(together, turned[::-1])
+    together, reverse, alone = firsts([11, 12, 13]), firsts([13, 12, 11]), firsts([12])
+    assert np.array_equal(together, reverse[::-1])
     assert np.array_equal(together[1:2], alone)
     assert len(np.unique(together, axis=0)) == 3
 
@@ -130,15 +130,15 @@ def test_spaces_that_cannot_be_trained() -> None:
 def test_closing_ends_envpools_threads() -> None:
     pytest.importorskip("envpool")
 
-    def running() -> int:
+    def thread_count() -> int:
         return len(list(Path("/proc/self/task").iterdir()))
 
-    before = running()
+    before = thread_count()
     simulator = make_simulator("CartPole-v1", [1, 2, 3], kind="envpool", threads=3)
     simulator.reset()
-    assert running() >= before + 3
+    assert thread_count() >= before + 3
     simulator.close()
-    assert running() == before
+    assert thread_count() == before
 
 
 def test_auto_takes_envpool_where_it_knows_the_task() -> None:

@@ -28,8 +28,8 @@ class DoubleMemory(ValidMemory):
     """skrl makes its tensors in float32."""
 
     def create_tensor(self, *, dtype: torch.dtype | None = None, **options: Any) -> bool:
-        created: bool = super().create_tensor(dtype=torch.float64 if dtype is torch.float32 else dtype, **options)
-        return created
+        is_new: bool = super().create_tensor(dtype=torch.float64 if dtype is torch.float32 else dtype, **options)
+        return is_new
 
 
 def config(algorithm: str, **changes: Any) -> TrainConfig:
@@ -86,19 +86,19 @@ def test_both_do_the_same_update(
             getattr(reference, part).load_state_dict(getattr(own, part).state_dict())
         before = [p.detach().clone() for p in own.parameters()]
         assert {p.dtype for p in (*own.parameters(), *reference.parameters())} == {torch.float64}
-        rollout, found = rollout_of(own.actor, resets), []
+        rollout, losses = rollout_of(own.actor, resets), []
         for learner in (own, reference):
             orders.manual_seed(3)
-            found.append(learner.update(rollout))
+            losses.append(learner.update(rollout))
     finally:
         torch.set_default_dtype(torch.float32)
-    moved = max((p - q).abs().max().item() for p, q in zip(own.parameters(), before, strict=True))
+    change = max((p - q).abs().max().item() for p, q in zip(own.parameters(), before, strict=True))
     apart = max((p - q).abs().max().item() for p, q in zip(own.parameters(), reference.parameters(), strict=True))
-    assert moved > 5e-3
+    assert change > 5e-3
     assert apart < TOLERANCE
     for name in ("policy_loss", "value_loss"):
         scale = 0.5 if name == "value_loss" else 1.0  # skrl's is weighted
-        assert found[1][name] == pytest.approx(scale * found[0][name], abs=1e-5)
+        assert losses[1][name] == pytest.approx(scale * losses[0][name], abs=1e-5)
 
 
 def test_a_step_that_only_resets_is_never_drawn() -> None:
@@ -108,24 +108,24 @@ def test_a_step_that_only_resets_is_never_drawn() -> None:
     whole = {name: getattr(rollout, name) for name in Rollout.__dataclass_fields__}
     valid = rollout.valid.clone()
     valid[3, 2] = valid[9, 0] = False
-    seen = whole["observations"].clone()
-    seen[3, 2] = seen[9, 0] = 777.0
-    parts = {**whole, "observations": seen, "valid": valid}
+    observations = whole["observations"].clone()
+    observations[3, 2] = observations[9, 0] = 777.0
+    parts = {**whole, "observations": observations, "valid": valid}
     parts = {
         name: x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for name, x in parts.items()
     }
-    drawn: list[torch.Tensor] = []
-    taken = learner.memory.sample
+    samples: list[torch.Tensor] = []
+    original = learner.memory.sample
 
     def sample(names: list[str], **options: Any) -> Any:
-        batches = taken(names, **options)
-        drawn.extend(batch[names.index("observations")] for batch in batches)
+        batches = original(names, **options)
+        samples.extend(batch[names.index("observations")] for batch in batches)
         return batches
 
     learner.memory.sample = sample
     learner.update(Rollout(**parts))
-    assert sum(len(batch) for batch in drawn) == learner.settings.epochs * int(valid.sum())
-    assert max(batch.max().item() for batch in drawn) < 777.0 / 100  # normalised observations are clipped at 10
+    assert sum(len(batch) for batch in samples) == learner.settings.epochs * int(valid.sum())
+    assert max(batch.max().item() for batch in samples) < 777.0 / 100  # normalised observations are clipped at 10
 
 
 @pytest.mark.parametrize(("algorithm", "kind"), [("sac", SACLearner), ("td3", TD3Learner)])
@@ -134,14 +134,14 @@ def test_a_transition_that_only_resets_is_never_stored(algorithm: str, kind: typ
     learner = kind(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), settings))
     valid = torch.rand(STEPS, ENVS, generator=torch.Generator().manual_seed(2)) < 0.7
     number = torch.arange(STEPS * ENVS, dtype=torch.float32).view(STEPS, ENVS)
-    seen = torch.cat([number, number[-1:]])[..., None].expand(-1, -1, SIZE)
+    observations = torch.cat([number, number[-1:]])[..., None].expand(-1, -1, SIZE)
     no, zeros = torch.zeros(STEPS, ENVS, dtype=torch.bool), torch.zeros(STEPS, ENVS, ACTIONS)
-    learner.update(Rollout(seen, zeros, zeros, None, number.double(), no, no, valid))
-    stored = number[valid]
-    assert learner.stored == len(stored) < 50
+    learner.update(Rollout(observations, zeros, zeros, None, number.double(), no, no, valid))
+    numbers = number[valid]
+    assert learner.stored == len(numbers) < 50
     for name in ("observations", "rewards"):  # all parts of a transition lie in one row
-        assert torch.equal(learner.memory.get_tensor_by_name(name)[: len(stored), 0, 0], stored)
-    assert torch.isnan(learner.memory.get_tensor_by_name("rewards")[len(stored) :]).all()
+        assert torch.equal(learner.memory.get_tensor_by_name(name)[: len(numbers), 0, 0], numbers)
+    assert torch.isnan(learner.memory.get_tensor_by_name("rewards")[len(numbers) :]).all()
 
 
 @pytest.mark.parametrize("steps_per_update", [2.0, 3.0, 50.0])
@@ -154,20 +154,20 @@ def test_an_update_takes_the_environment_steps_that_were_asked_for(
     learner = kind(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), settings))
     updates, sample = [0], learner.memory.sample
 
-    def counted(*arguments: Any, **options: Any) -> Any:
+    def count_and_sample(*arguments: Any, **options: Any) -> Any:
         updates[0] += 1
         return sample(*arguments, **options)
 
-    learner.memory.sample = counted
+    learner.memory.sample = count_and_sample
     zeros, no = torch.zeros(STEPS, ENVS, ACTIONS), torch.zeros(STEPS, ENVS, dtype=torch.bool)
     valid = ~no
     valid[5, 1] = False  # a step that only resets is none
-    learnt = valid.sum().item() - ENVS  # the random ones before the first update count for none
+    steps = valid.sum().item() - ENVS  # the random ones before the first update count for none
     for number in range(3):
         learner.schedule(number * STEPS * ENVS, 3 * STEPS * ENVS)
         learner.update(Rollout(torch.zeros(STEPS + 1, ENVS, SIZE), zeros, zeros, None, zeros[..., 0], no, no, valid))
-        assert updates[0] == int(learnt / steps_per_update)
-        learnt += valid.sum().item()
+        assert updates[0] == int(steps / steps_per_update)
+        steps += valid.sum().item()
 
 
 @pytest.mark.long
@@ -201,8 +201,8 @@ def test_it_trains_a_spiking_policy_and_resumes(tmp_path: Path) -> None:
     again = checkpoint.load(result.folder / "checkpoints")["learner"]
     assert all(torch.equal(value, again["actor"][name]) for name, value in last["actor"].items())
     # What it trained is what PPO trains: another training starts from it.
-    started = train(TrainConfig.of(**{**base, "algorithm": "distill", "teacher": str(result.folder), "name": "taught"}))
-    assert started.policy is not None
+    student = train(TrainConfig.of(**{**base, "algorithm": "distill", "teacher": str(result.folder), "name": "taught"}))
+    assert student.policy is not None
 
 
 def test_a_policy_that_carries_state_is_refused_before_anything_is_made() -> None:

@@ -108,14 +108,14 @@ def test_spikes_are_identical_and_not_trivial(detached: bool) -> None:
     fused, literal = pair(state="carried", delays=True, layers=(19, 11), detach_reset=detached)
     x = torch.randn(50, 7, dtype=torch.float64)
     states: list[Any] = [None, None]
-    seen = 0.0
+    rate = 0.0
     for _ in range(20):
         states = [policy(x, state)[1] for policy, state in zip((fused, literal), states, strict=True)]
         spikes = [policy.unpack(x, state).layers for policy, state in zip((fused, literal), states, strict=True)]
         for a, b in zip(*spikes, strict=True):
             assert a.last.equal(b.last)
-            seen += float(a.last.mean()) / 40
-    assert 0.05 < seen < 0.95
+            rate += float(a.last.mean()) / 40
+    assert 0.05 < rate < 0.95
 
 
 def test_the_two_resets_have_different_gradients() -> None:
@@ -145,17 +145,17 @@ def test_kernel_equals_torch_operators(
     weights = torch.rand(6, dtype=dtype) if summed else None
     v0, i0 = 0.3 * torch.randn(70, 33, dtype=dtype), torch.randn(70, 33, dtype=dtype)
     inputs = (current, alpha, beta, weights, *((v0, i0) if stateful else (None, None)))
-    compiled = spiking._forward_numba(*inputs, settings)
+    kernel = spiking._forward_numba(*inputs, settings)
     reference = spiking._forward_torch(*inputs, settings)
-    for a, b in zip(compiled, reference, strict=True):
+    for a, b in zip(kernel, reference, strict=True):
         if a is None or b is None:
             assert a is b is None
             assert not stateful
-        elif summed and a is compiled[0]:
+        elif summed and a is kernel[0]:
             torch.testing.assert_close(a, b)
         else:
             assert a.equal(b)
-    grad = torch.randn_like(compiled[0])
+    grad = torch.randn_like(kernel[0])
     for a, b in zip(
         spiking._backward_numba(grad, *inputs, settings), spiking._backward_torch(grad, *inputs, settings), strict=True
     ):
@@ -181,10 +181,10 @@ def test_compiled_operators_equal_those_one_by_one() -> None:
         warnings.simplefilter("ignore")  # torch's own, of what it imports
         warnings.filterwarnings("error", message="torch.compile fails here")
         forward, backward = spiking.compiled(spiking._forward_torch), spiking.compiled(spiking._backward_torch)
-        (compiled, *_), (reference, *_) = forward(*inputs, settings), spiking._forward_torch(*inputs, settings)
+        (fused, *_), (reference, *_) = forward(*inputs, settings), spiking._forward_torch(*inputs, settings)
         # Sums of the weights of the steps with a spike: a spike more or less would be seen.
         assert len(reference.unique()) == 8
-        torch.testing.assert_close(compiled, reference)
+        torch.testing.assert_close(fused, reference)
         grad = torch.randn_like(reference)
         for a, b in zip(
             backward(grad, *inputs, settings), spiking._backward_torch(grad, *inputs, settings), strict=True
@@ -196,7 +196,7 @@ def test_compiled_operators_equal_those_one_by_one() -> None:
 
 @pytest.mark.parametrize("when", ["asked", "called"])
 def test_without_a_compiler_the_operators_run_one_by_one(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(function: Any, dynamic: bool) -> Any:
+    def fail(function: Any, dynamic: bool) -> Any:
         if when == "asked":
             raise RuntimeError("torch.compile is not supported on this Python")
 
@@ -205,7 +205,7 @@ def test_without_a_compiler_the_operators_run_one_by_one(when: str, monkeypatch:
 
         return run
 
-    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(torch, "compile", fail)
     double = spiking.compiled.__wrapped__(lambda x: 2 * x)
     with pytest.warns(UserWarning, match=r"torch.compile fails here .*runs slower"):
         assert double(torch.tensor(3.0)) == 6.0

@@ -30,14 +30,14 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
 
 def test_begins_with_the_best_checkpoint_and_a_new_schedule(first: TrainResult, tmp_path: Path) -> None:
     config = small(tmp_path, "second", start=str(first.folder), num_envs=8, lr=1e-5)
-    wanted = checkpoint.load(first.folder / "checkpoints", first.step)
+    content = checkpoint.load(first.folder / "checkpoints", first.step)
     run = Run(resolved(config), None)
     run.simulator.close()
     state = run.learner.state_dict()
     for name, value in networks({"learner": state}).items():
-        assert torch.equal(value, networks(wanted)[name]), name
+        assert torch.equal(value, networks(content)[name]), name
     assert not state["optimizer"]["state"]
-    assert run.learner.reward_rms.moments.count == wanted["learner"]["reward_rms"]["count"]
+    assert run.learner.reward_rms.moments.count == content["learner"]["reward_rms"]["count"]
     assert (run.step, run.episodes, run.best) == (0, 0, None)
 
     second = train(config)
@@ -45,8 +45,8 @@ def test_begins_with_the_best_checkpoint_and_a_new_schedule(first: TrainResult, 
     assert start == run.origins["start"]
     assert (start["folder"], start["step"]) == (str(first.folder), first.step)
     assert second.step > 0
-    moved = networks(checkpoint.load(second.folder / "checkpoints"))
-    assert any(not torch.equal(value, moved[name]) for name, value in networks(wanted).items())
+    after = networks(checkpoint.load(second.folder / "checkpoints"))
+    assert any(not torch.equal(value, after[name]) for name, value in networks(content).items())
 
 
 def test_killed_before_its_first_checkpoint_it_begins_so_again(first: TrainResult, tmp_path: Path) -> None:
@@ -57,10 +57,10 @@ def test_killed_before_its_first_checkpoint_it_begins_so_again(first: TrainResul
         path.rename(tmp_path / f"whole-{name}")
     again = resume(whole.folder)
     assert again.test == whole.test
-    kept, now = (
+    before, now = (
         networks(checkpoint.load(folder)) for folder in (tmp_path / "whole-checkpoints", whole.folder / "checkpoints")
     )
-    assert all(torch.equal(value, now[name]) for name, value in kept.items())
+    assert all(torch.equal(value, now[name]) for name, value in before.items())
 
 
 def test_a_fixed_noise_schedule_counts_more_than_the_noise_that_was_learnt(first: TrainResult, tmp_path: Path) -> None:

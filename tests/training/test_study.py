@@ -120,9 +120,9 @@ def test_refusals(tmp_path: Path, series: str, message: str) -> None:
 
 
 def test_an_impossible_combination_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NervecordError, match=r"--state: .*--policy ann") as caught:
+    with pytest.raises(NervecordError, match=r"--state: .*--policy ann") as refusal:
         small_study(tmp_path, '[grid]\npolicy = ["snn", "ann"]\nstate = ["reset", "carried"]\ndepth=[1]\nneurons=[8]')
-    assert caught.value.__notes__ == [f"in {tmp_path}/study.toml, [grid]: policy = ann, state = carried, layers = 8"]
+    assert refusal.value.__notes__ == [f"in {tmp_path}/study.toml, [grid]: policy = ann, state = carried, layers = 8"]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ seeds = [1]
 """
 
 
-def planned(path: Path, text: str) -> list[TrainConfig]:
+def configs_of(path: Path, text: str) -> list[TrainConfig]:
     path.write_text(text)
     return [run.config for run in read_study(path).runs]
 
@@ -203,8 +203,8 @@ def test_fields_follow_from_others(tmp_path: Path) -> None:
     rules += '[[where]]\npolicy = "ann"\nlayers = [8, 8]\nset = { lr = 2e-4 }\n'
     path.write_text(RULES + '[[also]]\nname = "rates"\nlayers = [[8, 8]]\nlr = [3e-4, 4e-4]\n' + rules)
     study = read_study(path)
-    found = {(run.config.network.policy, run.config.network.layers, run.config.algorithm.lr): run for run in study.runs}
-    assert set(found) == {
+    runs = {(run.config.network.policy, run.config.network.layers, run.config.algorithm.lr): run for run in study.runs}
+    assert set(runs) == {
         ("snn", (8,), 1e-3),
         ("ann", (8,), 1e-3),
         ("snn", (8, 8), 5e-4),
@@ -213,9 +213,9 @@ def test_fields_follow_from_others(tmp_path: Path) -> None:
         ("snn", (8, 8), 3e-4),
         ("snn", (8, 8), 4e-4),
     }
-    steps = {key: run.config.algorithm.steps for key, run in found.items()}
+    steps = {key: run.config.algorithm.steps for key, run in runs.items()}
     assert all(count == (100_000 if layers == (8, 8) else 1_000_000) for (_, layers, _), count in steps.items())
-    assert found["snn", (8, 8), 5e-4].cell == "snn-8x8-steps-100000-lr-0.0005"
+    assert runs["snn", (8, 8), 5e-4].cell == "snn-8x8-steps-100000-lr-0.0005"
 
 
 @pytest.mark.parametrize("algorithm", ["finetune", "distill"])
@@ -246,14 +246,14 @@ def test_a_cell_of_an_algorithm_with_networks_of_its_own_is_called_by_it(tmp_pat
 
 def test_a_rule_sees_what_those_before_it_have_set_and_the_fields_of_the_algorithm(tmp_path: Path) -> None:
     rules = "[[where]]\ndepth = 2\nset = { epochs = 4 }\n[[where]]\nepochs = 4\nset = { lr = 1e-4 }\n"
-    found = {(c.network.layers, c.algorithm.lr) for c in planned(tmp_path / "s.toml", RULES + rules)}
-    assert found == {((8,), 1e-3), ((8, 8), 1e-4)}
+    pairs = {(c.network.layers, c.algorithm.lr) for c in configs_of(tmp_path / "s.toml", RULES + rules)}
+    assert pairs == {((8,), 1e-3), ((8, 8), 1e-4)}
     # A rule may set the field that it looks at.
     rules = "[[where]]\nlr = 1e-3\nset = { lr = 1e-4 }\n"
-    assert {c.algorithm.lr for c in planned(tmp_path / "s.toml", RULES + rules)} == {1e-4}
+    assert {c.algorithm.lr for c in configs_of(tmp_path / "s.toml", RULES + rules)} == {1e-4}
     grid = '[study]\nname = "s"\n[grid]\nalgorithm = ["ppo", "td7"]\nseeds = [1]\n'
     rules = '[[where]]\nnum_envs = 32\nset = { lr = 1e-4 }\n[[where]]\nalgorithm = "td7"\nset = { lr = 2e-4 }\n'
-    configs = planned(tmp_path / "s.toml", grid + rules)
+    configs = configs_of(tmp_path / "s.toml", grid + rules)
     assert {(c.algorithm.name, c.algorithm.lr) for c in configs} == {("ppo", 1e-4), ("td7", 2e-4)}
     assert [c.run.name for c in configs] == ["snn-256-lr-0.0001-seed1", "td7-lr-0.0002-seed1"]
 
@@ -278,7 +278,7 @@ def test_a_rule_sees_what_those_before_it_have_set_and_the_fields_of_the_algorit
 )
 def test_rules_that_are_none(tmp_path: Path, rule: str, message: str) -> None:
     with pytest.raises(NervecordError, match=message):
-        planned(tmp_path / "study.toml", f"{RULES}{rule}\n")
+        configs_of(tmp_path / "study.toml", f"{RULES}{rule}\n")
 
 
 HEAD = '[study]\nname = "s"\n[base]\nenv = "CartPole-v1"\n'
@@ -316,9 +316,9 @@ def test_studies_are_bounded(tmp_path: Path, text: str, message: str | None) -> 
     if message is None:
         assert read_study(path).notes.startswith("a\nb")
         return
-    with pytest.raises(NervecordError, match=message) as caught:
+    with pytest.raises(NervecordError, match=message) as refusal:
         read_study(path)
-    assert len(str(caught.value)) < 400
+    assert len(str(refusal.value)) < 400
 
 
 def test_series_are_counted_together_and_rules_with_combinations(tmp_path: Path, monkeypatch: Any) -> None:

@@ -48,8 +48,8 @@ def work_here(study: Study) -> None:
 def wait_for(what: Callable[[], Any], seconds: float = 600) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if found := what():
-            return found
+        if value := what():
+            return value
         time.sleep(0.02)
     raise AssertionError("waited in vain")
 
@@ -79,28 +79,28 @@ def test_a_killed_trial_and_a_killed_sweep_lose_nothing_and_train_nothing_twice(
 
     token = f"{os.getpid()}-{tmp_path.name}"
     environment = {**os.environ, "NERVECORD_TEST": token}
-    sweeping = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    sweep = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         wait_for(lambda: is_past_a_checkpoint(first.folder))
         metrics = first.folder / "metrics.jsonl"
-        trial, begun = wait_for(lambda: trial_of(metrics)), metrics.stat().st_ino
+        trial, inode = wait_for(lambda: trial_of(metrics)), metrics.stat().st_ino
         os.kill(trial, signal.SIGKILL)
-        wait_for(lambda: metrics.stat().st_ino != begun)  # resumed: it has cut the file back to the checkpoint
+        wait_for(lambda: metrics.stat().st_ino != inode)  # resumed: it has cut the file back to the checkpoint
         assert trial_of(metrics) != trial
         wait_for(lambda: result_of(first.folder) is not None)
         wait_for(lambda: is_past_a_checkpoint(second.folder))
     finally:
-        os.killpg(sweeping.pid, signal.SIGKILL)
-        sweeping.communicate()
+        os.killpg(sweep.pid, signal.SIGKILL)
+        sweep.communicate()
     assert result_of(second.folder) is None
     assert standing_of(study).states == {first.name: State.DONE, second.name: State.BEGUN}
     # The guardian ends Ray's servers, agents and trials, and then itself.
     wait_for(lambda: not marked(token, "NERVECORD_TEST"), 30)
     assert trial_of(second.folder / "metrics.jsonl") == 0
-    kept = {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")}
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")} == kept
+    times = {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")}
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")} == times
     for run in study.runs:
         whole = train(run.config.replace(out=str(tmp_path), name=f"whole-{run.config.run.seed}", threads=1))
         assert rows(run.folder) == rows(whole.folder)
@@ -113,11 +113,11 @@ def test_a_killed_trial_and_a_killed_sweep_lose_nothing_and_train_nothing_twice(
 def test_ray_finishes_a_study_and_finds_nothing_to_do_again(tmp_path: Path) -> None:
     path = write_study(tmp_path, '[grid]\npolicy = ["snn", "ann"]\nneurons = [8]\ndepth = [1]\nseeds = [0, 1]')
     command = [sys.executable, "-m", "nervecord", "sweep", str(path), "--workers", "2", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
-    assert done.returncode == 0, done.stderr
-    assert "small: 2 configurations, 4 runs, 2,048 " in done.stderr
-    assert "4 of 4 runs" in done.stderr
-    data = json.loads(done.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=1500)
+    assert process.returncode == 0, process.stderr
+    assert "small: 2 configurations, 4 runs, 2,048 " in process.stderr
+    assert "4 of 4 runs" in process.stderr
+    data = json.loads(process.stdout)
     assert (data["finished"], data["failed"]) == (4, {})
     study = read_study(path)
     for cell in data["cells"]:
@@ -209,10 +209,10 @@ def test_failures_do_not_stop_the_others(
     study.folder.rename(tmp_path / "kept" / "small")
     path.write_text(path.read_text().replace('name = "small"', 'name = "small"\nnotes = "Depth **misleads**."'))
     command = ["sweep", str(path), "--report", str(tmp_path / "study.md")]
-    for out, finished in (("kept", "All runs are finished."), ("none", "**Not complete:** 0 of 4 runs")):
+    for out, sentence in (("kept", "All runs are finished."), ("none", "**Not complete:** 0 of 4 runs")):
         assert main([*command, "--out", str(tmp_path / out)]) == 0
         text = (tmp_path / "study.md").read_text()
-        assert finished in text
+        assert sentence in text
         assert "\n\nDepth **misleads**.\n\n" in text
 
 
@@ -296,13 +296,13 @@ def test_a_full_disk_ends_a_sweep_and_fails_no_run(limit: int, tmp_path: Path, m
     study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0]", base="steps = 256")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", TRIAL, str(tmp_path / "study.toml"), str(limit)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=True)
-    stopped = done.stdout.strip()
-    assert stopped.startswith(str(study.folder))
-    assert stopped.endswith(" large")
+    process = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=True)
+    message = process.stdout.strip()
+    assert message.startswith(str(study.folder))
+    assert message.endswith(" large")
     assert not (study.folder / "errors").exists()
 
-    tasks = Tasks(monkeypatch, lambda order: {"stopped": stopped})
+    tasks = Tasks(monkeypatch, lambda order: {"stopped": message})
     with pytest.raises(NervecordError, match=r"written: .*\(the same command "):
         ray_tasks._train_all(study, list(study.runs) * 3, workers=2, cpus=1, gpus=0)
     assert (len(tasks.orders), tasks.cancelled) == (2, [1])  # no further run begins, and the other one is stopped
@@ -351,10 +351,10 @@ def test_refusals_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFix
 def test_progress_is_read_from_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0, 1]")
     monkeypatch.setattr(ray_tasks, "POLL", 0.01)
-    seen: list[ray_tasks.SweepProgress] = []
-    with ray_tasks._watched(study, seen.append):
+    reports: list[ray_tasks.SweepProgress] = []
+    with ray_tasks._watched(study, reports.append):
         work_here(study)
-    assert seen[-1].steps == seen[-1].total_steps == 1024
-    assert [p.standing.count(State.DONE) for p in seen] == sorted(p.standing.count(State.DONE) for p in seen)
-    assert any(p.standing.count(State.BEGUN) for p in seen)
-    assert seen[-1].seconds_left == 0
+    assert reports[-1].steps == reports[-1].total_steps == 1024
+    assert [p.standing.count(State.DONE) for p in reports] == sorted(p.standing.count(State.DONE) for p in reports)
+    assert any(p.standing.count(State.BEGUN) for p in reports)
+    assert reports[-1].seconds_left == 0

@@ -33,7 +33,7 @@ PERIODS = {
 }
 
 
-def named(env: str) -> tuple[list[str], list[str], list[str]]:
+def names_of(env: str) -> tuple[list[str], list[str], list[str]]:
     """Names of observation and action, and names of joints in the model's order."""
     import mujoco
 
@@ -54,7 +54,7 @@ def named(env: str) -> tuple[list[str], list[str], list[str]]:
 @pytest.mark.parametrize("env", MUJOCO[:3])
 def test_planar_robots_follow_their_model(env: str) -> None:
     """x, z and pitch come first in qpos and qvel; x is left out of the observation."""
-    names, _, joints = named(env)
+    names, _, joints = names_of(env)
     assert joints[:3] == ["rootx", "rootz", "rooty"]
     own = joints[3:]
     assert names[:2] == ["torso.z", "torso.pitch"]
@@ -67,7 +67,7 @@ def test_humanoid_follows_its_model() -> None:
     """qpos without x and y, qvel, then what MuJoCo calls cinert, cvel, qfrc_actuator and cfrc_ext."""
     import mujoco
 
-    names, _, joints = named("Humanoid-v4")
+    names, _, joints = names_of("Humanoid-v4")
     model = make_environment("Humanoid-v4").unwrapped.model
     bodies = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_BODY, k) for k in range(model.nbody)]
     assert len(names) == len(set(names)) == 22 + 23 + 14 * 10 + 14 * 6 + 23 + 14 * 6
@@ -85,13 +85,13 @@ def test_humanoid_units_are_those_of_its_numbers() -> None:
     model = environment.unwrapped.model
     observation, _ = channels("Humanoid-v4", 376, (-0.4,) * 17, (0.4,) * 17)
     place = {name: k for k, name in enumerate(observation.names)}
-    seen, _ = environment.reset(seed=0)
+    numbers, _ = environment.reset(seed=0)
     assert observation.units[place["torso.inertia.m"]] == "kg"
-    assert seen[place["torso.inertia.m"]] == pytest.approx(model.body_mass[1])
-    lying = [environment.step(np.zeros(17))[0] for _ in range(120)][-1]
-    pushed = sum(lying[k] for name, k in place.items() if name.endswith(".contact.fz"))
+    assert numbers[place["torso.inertia.m"]] == pytest.approx(model.body_mass[1])
+    rest = [environment.step(np.zeros(17))[0] for _ in range(120)][-1]
+    force = sum(rest[k] for name, k in place.items() if name.endswith(".contact.fz"))
     assert observation.units[place["torso.contact.fz"]] == "N"
-    assert pushed == pytest.approx(model.body_mass.sum() * 9.81, rel=0.2)
+    assert force == pytest.approx(model.body_mass.sum() * 9.81, rel=0.2)
     environment.close()
 
 
@@ -106,10 +106,10 @@ def test_periods_names_and_units(env: str) -> None:
 
 def test_pendulum_and_cartpole_channels() -> None:
     pendulum = make_environment("Pendulum-v1")
-    seen, _ = pendulum.reset(seed=1)
+    observation, _ = pendulum.reset(seed=1)
     angle, velocity = pendulum.unwrapped.state
     assert TASKS["Pendulum-v1"].observation_names == ("pole.cos", "pole.sin", "pole.velocity")
-    np.testing.assert_allclose(seen, [np.cos(angle), np.sin(angle), velocity], rtol=1e-6)
+    np.testing.assert_allclose(observation, [np.cos(angle), np.sin(angle), velocity], rtol=1e-6)
     cartpole = make_environment("CartPole-v1")
     first, _ = cartpole.reset(seed=1)
     right, *_ = cartpole.step(TASKS["CartPole-v1"].choices.index("push right"))
@@ -149,28 +149,28 @@ AGAIN = {"HalfCheetah-v4": 15, "Ant-v4": 15}
 def test_envpool_is_gymnasium(env: str) -> None:
     pool, environment = make_simulator(env, [3], kind="envpool"), make_environment(env)
     rng = np.random.default_rng(0)
-    seen = pool.reset()[0]
-    put(env, environment, seen)
-    ends, largest, moved = 0, np.zeros_like(seen), False
+    observation = pool.reset()[0]
+    put(env, environment, observation)
+    ends, largest, moved = 0, np.zeros_like(observation), False
     for step in range(1, 401):
         action = rng.integers(0, pool.choices, size=1) if pool.choices else rng.uniform(pool.low, pool.high)
         result = pool.step(action[None].astype(float))
-        wanted, reward, terminated, truncated, _ = environment.step(int(action[0]) if pool.choices else action)
-        seen = result.observations[0]
+        expected, reward, terminated, truncated, _ = environment.step(int(action[0]) if pool.choices else action)
+        observation = result.observations[0]
         tolerance = TOLERANCE.get(env, {"rtol": 0, "atol": 2e-6})
-        np.testing.assert_allclose(seen, wanted, **tolerance, err_msg=f"step {step}")
+        np.testing.assert_allclose(observation, expected, **tolerance, err_msg=f"step {step}")
         # Ant's reward reads where the torso was in the last stage of the step before, which no observation shows.
         if not moved or env != "Ant-v4":
             assert result.rewards[0] == pytest.approx(reward, abs=1e-4)
         moved = step % AGAIN.get(env, 500) == 0 and not (terminated or truncated)
         assert (bool(result.terminated[0]), bool(result.truncated[0])) == (terminated, truncated)
-        largest = np.maximum(largest, np.abs(seen))
+        largest = np.maximum(largest, np.abs(observation))
         if terminated or truncated:
             ends += 1
-            seen = pool.step(np.zeros((1, len(pool.low)))).observations[0]
-            put(env, environment, seen)
+            observation = pool.step(np.zeros((1, len(pool.low)))).observations[0]
+            put(env, environment, observation)
         elif moved:
-            put(env, environment, seen)
+            put(env, environment, observation)
     pool.close()
     environment.close()
     assert ends >= (0 if env in AGAIN else 2)
@@ -210,9 +210,9 @@ def test_a_task_trains_compiles_and_runs(env: str, tmp_path: Path) -> None:
     program = nervecord.compile(policy, "lava")
     assert [target.verdict for target in nervecord.inspect(policy, ["lava"]).targets] == ["feasible"]
     with nervecord.open(program) as session:
-        played = nervecord.run(session, episodes=1, seed=3)
-        assert played.fail_safe == {}
-        assert 5 <= played.lengths[0] <= 1000
+        evaluation = nervecord.run(session, episodes=1, seed=3)
+        assert evaluation.fail_safe == {}
+        assert 5 <= evaluation.lengths[0] <= 1000
     with nervecord.open(program, engine="definition") as slow, nervecord.open(program) as fast:
         assert policy.recorded is not None
         assert nervecord.compare(slow, fast, policy.recorded[:20]).identical
@@ -238,10 +238,10 @@ def test_without_a_preset_the_defaults_hold() -> None:
 def test_a_simulator_that_is_missing_is_no_defect_of_ours(tmp_path: Path) -> None:
     """As Box2D for LunarLander-v3, which Gymnasium knows all the same."""
 
-    def missing() -> Any:
+    def fail() -> Any:
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed, run pip install gymnasium[box2d]")
 
-    gymnasium.register("NeedsBox2D-v0", entry_point=missing)
+    gymnasium.register("NeedsBox2D-v0", entry_point=fail)
     try:
         with pytest.raises(MissingDependencyError, match=r"NeedsBox2D-v0: .*box2d"):
             train(TrainConfig.of(env="NeedsBox2D-v0", steps=64, out=str(tmp_path), name="lander"))

@@ -20,7 +20,7 @@ from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 SMALL = TD7Settings(minibatch=32, hidden=16, embedding=8, capacity=500, target_every=5, random_steps=64)
 
 
-def filled(count: int = 200, seed: int = 0, capacity: int = 500) -> Replay:
+def random_replay(count: int = 200, seed: int = 0, capacity: int = 500) -> Replay:
     """A replay of random transitions of 3 observations and 2 actions, one in ten of them terminal."""
     draw = np.random.default_rng(seed)
     replay = Replay(3, 2, capacity, seed)
@@ -57,7 +57,7 @@ def test_the_tree_finds_what_a_running_sum_finds(size: int) -> None:
 
 
 def test_transitions_are_drawn_in_proportion_to_their_priority() -> None:
-    replay = filled(4)
+    replay = random_replay(4)
     priorities = np.array([1.0, 2.0, 0.5, 4.0])
     replay.set_priorities(np.arange(4), priorities)
     counts = np.bincount(np.concatenate([replay.sample(500)[1] for _ in range(80)]), minlength=4)
@@ -72,16 +72,16 @@ def test_what_is_drawn_is_what_was_stored_and_the_oldest_goes_first() -> None:
         k = np.arange(start, start + 6.0)
         replay.add(k[:, None], -k[:, None] / 100, k[:, None] + 1, 10 * k, k % 2)
     batch, _ = replay.sample(400)
-    seen = batch.observations[:, 0]
-    assert set(seen.tolist()) == set(range(4, 12))
-    assert torch.equal(batch.next_observations[:, 0], seen + 1)
-    assert torch.equal(batch.rewards[:, 0], 10 * seen)
-    assert torch.equal(batch.continues[:, 0], seen % 2)
-    assert torch.allclose(batch.actions[:, 0], -seen / 100)
+    numbers = batch.observations[:, 0]
+    assert set(numbers.tolist()) == set(range(4, 12))
+    assert torch.equal(batch.next_observations[:, 0], numbers + 1)
+    assert torch.equal(batch.rewards[:, 0], 10 * numbers)
+    assert torch.equal(batch.continues[:, 0], numbers % 2)
+    assert torch.allclose(batch.actions[:, 0], -numbers / 100)
 
 
 def test_new_transitions_have_the_greatest_priority_until_it_is_forgotten() -> None:
-    replay = filled(4)
+    replay = random_replay(4)
     one = np.zeros((1, 3)), np.zeros((1, 2)), np.zeros((1, 3)), np.zeros(1), np.ones(1)
     replay.set_priorities(np.array([0]), np.array([7.0]))
     replay.set_priorities(np.array([0]), np.array([2.0]))
@@ -100,7 +100,7 @@ def test_the_loss_is_squared_below_the_least_priority_and_linear_above() -> None
 
 def test_targets_are_clipped_to_the_range_seen() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7Agent(3, 2, SMALL), filled()
+    agent, replay = TD7Agent(3, 2, SMALL), random_replay()
     batch, _ = replay.sample(64)
 
     def target(clip: tuple[float, float]) -> Tensor:
@@ -113,24 +113,24 @@ def test_targets_are_clipped_to_the_range_seen() -> None:
     assert torch.equal(free[~goes_on], batch.rewards[~goes_on])
     values = (free - batch.rewards)[goes_on] / SMALL.gamma
     low, high = values.quantile(0.3).item(), values.quantile(0.6).item()
-    clipped = target((low, high))
-    wanted = batch.rewards + SMALL.gamma * batch.continues * ((free - batch.rewards) / SMALL.gamma).clamp(low, high)
-    assert torch.allclose(clipped, wanted, atol=1e-6)
-    assert (clipped != free).float().mean() > 0.5
+    actual = target((low, high))
+    expected = batch.rewards + SMALL.gamma * batch.continues * ((free - batch.rewards) / SMALL.gamma).clamp(low, high)
+    assert torch.allclose(actual, expected, atol=1e-6)
+    assert (actual != free).float().mean() > 0.5
 
 
 def test_what_targets_were_seen_is_what_values_are_clipped_to_after_the_next_copy() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7Agent(3, 2, SMALL), filled()
-    found = []
+    agent, replay = TD7Agent(3, 2, SMALL), random_replay()
+    values = []
     for number in range(1, SMALL.target_every + 1):
         assert agent.clip == (0.0, 0.0)
         before = copy.deepcopy((agent, replay))
         torch.manual_seed(number)
         agent.update(replay)
         torch.manual_seed(number)
-        found.append(targets(before[0], before[1].sample(SMALL.minibatch)[0]))
-    assert agent.clip == agent.seen == (torch.cat(found).min().item(), torch.cat(found).max().item())
+        values.append(targets(before[0], before[1].sample(SMALL.minibatch)[0]))
+    assert agent.clip == agent.seen == (torch.cat(values).min().item(), torch.cat(values).max().item())
 
 
 def flat(module: torch.nn.Module) -> Tensor:
@@ -139,13 +139,13 @@ def flat(module: torch.nn.Module) -> Tensor:
 
 def test_an_update_moves_each_network_by_its_own_loss_and_copies_follow_in_turn() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7Agent(3, 2, SMALL), filled()
+    agent, replay = TD7Agent(3, 2, SMALL), random_replay()
     for number in range(1, 11):
         names = ("encoder", "critic", "actor", "fixed", "fixed_target", "critic_target", "actor_target")
         before = {name: flat(getattr(agent, name)) for name in names}
         agent.update(replay)
         after = {name: flat(getattr(agent, name)) for name in names}
-        moved = {name for name in names if not torch.equal(before[name], after[name])}
+        changes = {name for name in names if not torch.equal(before[name], after[name])}
         expected = {"encoder", "critic"} | ({"actor"} if number % 2 == 0 else set())
         if number % 5 == 0:
             assert torch.equal(after["fixed"], after["encoder"])
@@ -155,12 +155,12 @@ def test_an_update_moves_each_network_by_its_own_loss_and_copies_follow_in_turn(
             assert agent.clip == agent.seen
             # The first copy of the fixed encoder is of the same weights as its target has.
             expected |= {"fixed", "critic_target", "actor_target"} | ({"fixed_target"} if number > 5 else set())
-        assert moved == expected
+        assert changes == expected
 
 
 def test_priorities_are_the_greater_error_of_the_two_critics() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7Agent(3, 2, SMALL), filled(40, capacity=40)
+    agent, replay = TD7Agent(3, 2, SMALL), random_replay(40, capacity=40)
     replay.rows[:, -2] *= 20  # rewards, so that errors are above the least priority
     clone = copy.deepcopy(agent)
     # Every transition once, so that no later error of the same one stands in its place.
@@ -175,14 +175,14 @@ def test_priorities_are_the_greater_error_of_the_two_critics() -> None:
         zs = clone.fixed.state(batch.observations)
         zsa = clone.fixed.state_action(zs, batch.actions)
         errors = (clone.critic(batch.observations, batch.actions, zsa, zs) - target).abs()
-    wanted = errors.max(1).values.clamp(min=1.0) ** 0.4
-    assert (wanted > 1).any()
-    assert np.allclose(replay.tree.get(32), wanted.numpy(), rtol=1e-6)
+    expected = errors.max(1).values.clamp(min=1.0) ** 0.4
+    assert (expected > 1).any()
+    assert np.allclose(replay.tree.get(32), expected.numpy(), rtol=1e-6)
 
 
 def test_a_held_actor_stands_still_while_the_critic_moves() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7Agent(3, 2, SMALL), filled()
+    agent, replay = TD7Agent(3, 2, SMALL), random_replay()
     before = flat(agent.actor), flat(agent.critic)
     for _ in range(4):
         agent.update(replay, hold_actor=True)
@@ -200,7 +200,7 @@ def test_compiled_updates_are_the_same(precision: str) -> None:
     settings = dataclasses.replace(SMALL, precision=precision, smoothness=0.5)
     for is_compiled in (False, True):
         torch.manual_seed(0)
-        replay = filled()
+        replay = random_replay()
         counters.clear()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, of what it imports
@@ -216,16 +216,16 @@ def test_compiled_updates_are_the_same(precision: str) -> None:
     for one, other in zip(*rows, strict=True):
         assert one == pytest.approx(other, rel=tolerance, abs=tolerance / 10)
     for name in ("encoder", "critic", "actor", "critic_target"):
-        moved = [flat(getattr(agent, name)) for agent in agents]
+        weights = [flat(getattr(agent, name)) for agent in agents]
         # A step of Adam is as long as its rate, whichever way.
-        assert torch.allclose(*moved, atol=SMALL.lr / 10 if precision == "float32" else 12 * SMALL.lr), name
+        assert torch.allclose(*weights, atol=SMALL.lr / 10 if precision == "float32" else 12 * SMALL.lr), name
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_agent_that_is_taken_back_goes_on_the_same(precision: str) -> None:
     settings = TD7Settings(minibatch=32, hidden=16, embedding=8, target_every=5, precision=precision)
     torch.manual_seed(0)
-    agent, replay = TD7Agent(3, 2, settings), filled()
+    agent, replay = TD7Agent(3, 2, settings), random_replay()
     for _ in range(7):
         agent.update(replay)
     other = TD7Agent(3, 2, settings)
@@ -240,7 +240,7 @@ def test_an_agent_that_is_taken_back_goes_on_the_same(precision: str) -> None:
 
 def test_a_compact_state_is_small_and_near() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7Agent(3, 2, SMALL), filled()
+    agent, replay = TD7Agent(3, 2, SMALL), random_replay()
     for _ in range(10):
         agent.update(replay)
     other = TD7Agent(3, 2, SMALL)
@@ -261,7 +261,7 @@ def test_smoothness_makes_actions_change_less_from_step_to_step() -> None:
     changes = []
     for smoothness in (0.0, 1.0):
         torch.manual_seed(0)
-        agent, replay = TD7Agent(3, 2, dataclasses.replace(SMALL, smoothness=smoothness, lr=3e-3)), filled()
+        agent, replay = TD7Agent(3, 2, dataclasses.replace(SMALL, smoothness=smoothness, lr=3e-3)), random_replay()
         # The best action depends on the state, and states follow each other at random.
         replay.rows[:200, -2] = (replay.rows[:200, 3:5] * np.sign(replay.rows[:200, :2])).sum(1)
         for _ in range(300):
@@ -275,7 +275,7 @@ def test_smoothness_makes_actions_change_less_from_step_to_step() -> None:
 
 def test_a_packed_policy_acts_as_the_agent_does() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7Agent(3, 2, SMALL), filled()
+    agent, replay = TD7Agent(3, 2, SMALL), random_replay()
     for _ in range(10):
         agent.update(replay)
     observations = torch.randn(20, 3)

@@ -97,9 +97,9 @@ def pendulum(out: Path, **changes: Any) -> TrainConfig:
 
 @pytest.mark.slow
 def test_it_learns_pendulum_also_when_it_is_cut_off_and_kept_compact(tmp_path: Path) -> None:
-    begun = train(pendulum(tmp_path, steps=2560))
-    (begun.folder / "result.json").unlink()
-    result = resume(begun.folder, overrides={"steps": 5120})
+    first = train(pendulum(tmp_path, steps=2560))
+    (first.folder / "result.json").unlink()
+    result = resume(first.folder, overrides={"steps": 5120})
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["validation_return"] is not None] == list(range(512, 5121, 512))
     # The steps that only reset an environment bring no update, and there are some in every rollout.
@@ -108,17 +108,17 @@ def test_it_learns_pendulum_also_when_it_is_cut_off_and_kept_compact(tmp_path: P
     # A policy that does nothing has about -1,200; the best there is about -150.
     assert result.test.mean > -250
 
-    packed = tmp_path / "packed"
+    archive = tmp_path / "packed"
     keep = Path(__file__).parents[2] / "zoo/keep.py"
-    subprocess.run([sys.executable, keep, result.folder, packed, "--checkpoint"], check=True)
-    (file,) = (packed / "checkpoints").iterdir()
+    subprocess.run([sys.executable, keep, result.folder, archive, "--checkpoint"], check=True)
+    (file,) = (archive / "checkpoints").iterdir()
     assert file.stat().st_size < 0.45 * (result.folder / "checkpoints" / file.name).stat().st_size
-    (packed / "result.json").unlink()
-    step = checkpoint.load(packed / "checkpoints")["step"]
+    (archive / "result.json").unlink()
+    step = checkpoint.load(archive / "checkpoints")["step"]
     # Not the next validation: in such a training, with a replay that was never lost too, single ones fall to -460 and
     # below and are back at the next.
-    resume(packed, overrides={"steps": step + 1024, "test_episodes": 0})
-    row = json.loads((packed / "metrics.jsonl").read_text().splitlines()[-1])
+    resume(archive, overrides={"steps": step + 1024, "test_episodes": 0})
+    row = json.loads((archive / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["step"] == step + 1024
     assert row["validation_return"] > -350
 
@@ -157,13 +157,13 @@ def test_past_policies_are_kept_thinner_and_thinner_and_refill_the_replay(
     monkeypatch.setattr(off_policy, "PAST_EVERY", 10)
     config = small(tmp_path, random_steps=1, steps_per_update=1.0, exploration=0.0)
     learner = learner_of(config)
-    kept = []
+    history = []
     for _ in range(30):
         learner.update(rollout_of(8))
-        kept.append([past["updates"] for past in learner.past_policies])
-    assert kept[2] == [16]  # looked at after each rollout
-    assert max(len(row) for row in kept) == off_policy.MOST_PAST
-    gaps = np.diff(kept[-1])
+        history.append([entry["updates"] for entry in learner.past_policies])
+    assert history[2] == [16]  # looked at after each rollout
+    assert max(len(row) for row in history) == off_policy.MOST_PAST
+    gaps = np.diff(history[-1])
     assert gaps.max() <= 2 * 16 + 8
     assert learner.past_policies[-1]["updates"] > 240 - 40
     other = learner_of(config)
@@ -172,18 +172,18 @@ def test_past_policies_are_kept_thinner_and_thinner_and_refill_the_replay(
     buffer.seek(0)
     other.load_state_dict(torch.load(buffer, weights_only=True))
     x = torch.zeros(2 * (len(learner.past_policies) + 1), 3)
-    taken: list[Tensor] = []
+    actions: list[Tensor] = []
 
     def collect() -> Rollout:
-        taken.append(other.act(x, None).actions)
+        actions.append(other.act(x, None).actions)
         return rollout_of(160)
 
     other.prepare(collect)
     # One environment in so many acts as each of them did; the last share as the policy does now.
-    row = taken[0][: len(learner.past_policies) + 1]
-    assert torch.allclose(taken[0], torch.cat([row, row]), atol=1e-6)
-    for k, past in enumerate(learner.past_policies):
-        assert torch.allclose(row[k], 2 * unpack(TD7Policy, past)(x[:1])[0], atol=1e-6)
+    row = actions[0][: len(learner.past_policies) + 1]
+    assert torch.allclose(actions[0], torch.cat([row, row]), atol=1e-6)
+    for k, entry in enumerate(learner.past_policies):
+        assert torch.allclose(row[k], 2 * unpack(TD7Policy, entry)(x[:1])[0], atol=1e-6)
     assert torch.allclose(row[-1], other.mode(x, None)[0][-1], atol=1e-6)
     assert len(row.unique()) > 2
 
@@ -252,10 +252,10 @@ def test_its_actions_are_within_the_limits_and_noise_is_added() -> None:
     uniform = learner.act(x, None).actions
     assert uniform.abs().max() > 1.5
     learner.stored = 1
-    taken, _ = learner.mode(x, None)
+    actions, _ = learner.mode(x, None)
     noisy = learner.act(x, None).actions
-    assert taken.abs().max() <= 2
-    assert 0.1 < (noisy - taken).std() < 0.3  # a tenth of half the range
+    assert actions.abs().max() <= 2
+    assert 0.1 < (noisy - actions).std() < 0.3  # a tenth of half the range
 
 
 def group_of_one() -> Any:
@@ -265,9 +265,9 @@ def group_of_one() -> Any:
 
 
 def test_what_it_cannot_learn_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NervecordError, match=r"--algorithm td7: .*CartPole-v1") as caught:
+    with pytest.raises(NervecordError, match=r"--algorithm td7: .*CartPole-v1") as refusal:
         train(small(tmp_path, env="CartPole-v1"))
-    assert caught.value.hint == "train it with ppo or distill"
+    assert refusal.value.hint == "train it with ppo or distill"
     with pytest.raises(NervecordError, match=r"--layers: .*--algorithm td7"):
         small(tmp_path, layers=(8,))
 
@@ -306,10 +306,10 @@ def test_a_spiking_student_comes_to_act_as_td7_does(td7_run: TrainResult, tmp_pa
     assert isinstance(learner, Student)
     assert learner.states is not None
     assert len(learner.states) >= min(learner.seen, 2000)
-    seen = content["recorded"]
-    wanted, own = learner.teacher(seen), learner.mode(seen, None)[0].clamp(-2, 2)
-    assert wanted.abs().max() <= 2
-    assert (own - wanted).square().mean() < 0.3 * wanted.std() ** 2 + 0.05
+    observations = content["recorded"]
+    labels, own = learner.teacher(observations), learner.mode(observations, None)[0].clamp(-2, 2)
+    assert labels.abs().max() <= 2
+    assert (own - labels).square().mean() < 0.3 * labels.std() ** 2 + 0.05
 
 
 @pytest.mark.long

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from runs import small
-from training.test_distill import learning
+from training.test_distill import student_config
 from training.test_resume import flat
 
 import nervecord
@@ -47,28 +47,28 @@ def learner_at(folder: Path, content: dict[str, Any] | None) -> Any:
 
 @pytest.mark.slow
 def test_a_function_teaches_and_a_critic_is_fitted_meanwhile(tmp_path: Path) -> None:
-    fields = learning(tmp_path, Path("."), steps=4096).fields
+    fields = student_config(tmp_path, Path("."), steps=4096).fields
     options = {name: value for name, value in fields.items() if name not in ("teacher", "algorithm")}
     result = nervecord.distill(balance, **options)
     assert result.config.fields["teacher"] == HERE
     assert json.loads((result.folder / "versions.json").read_text())["teacher"] == {"function": HERE}
     content = checkpoint.load(result.folder / "checkpoints")
-    learnt, before = (learner_at(result.folder, c) for c in (content, None))
-    seen = content["recorded"]
-    wanted = torch.from_numpy(balance(seen.numpy()))
-    errors = [float((one.mode(seen, None)[0] - wanted).square().mean()) for one in (before, learnt)]
+    after, before = (learner_at(result.folder, c) for c in (content, None))
+    observations = content["recorded"]
+    labels = torch.from_numpy(balance(observations.numpy()))
+    errors = [float((one.mode(observations, None)[0] - labels).square().mean()) for one in (before, after)]
     assert errors[1] < 0.2 * errors[0]
     # Its critic foresees what its rollouts return, so that PPO can begin with it.
     losses = [row["value_loss"] for row in rows(result.folder)]
     assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
     assert "explained_variance" in rows(result.folder)[-1]
 
-    left = train(learning(tmp_path, HERE, "left", steps=256, value_epochs=0))  # type: ignore[arg-type]
-    first, last = (learner_at(left.folder, c) for c in (None, checkpoint.load(left.folder / "checkpoints")))
+    plain = train(student_config(tmp_path, HERE, "left", steps=256, value_epochs=0))  # type: ignore[arg-type]
+    first, last = (learner_at(plain.folder, c) for c in (None, checkpoint.load(plain.folder / "checkpoints")))
     for a, b in zip(first.critic.parameters(), last.critic.parameters(), strict=True):
         assert torch.equal(a, b)
-    resume(left.folder, overrides={"steps": 512})
-    assert rows(left.folder)[-1]["step"] == 512
+    resume(plain.folder, overrides={"steps": 512})
+    assert rows(plain.folder)[-1]["step"] == 512
 
 
 at_the_top = lambda x: x[:, :1]  # noqa: E731  # a notebook's
@@ -93,17 +93,19 @@ def test_functions_that_no_module_has(tmp_path: Path) -> None:
         name = name_of(function)
         assert name not in names
         names.add(name)
-        content = read_sources(learning(tmp_path, name))[0].content  # type: ignore[arg-type]
-        seen = torch.ones(2, 4)
-        assert torch.equal(make_teacher(content, 4, low, high, 0, torch.device("cpu"))(seen), torch.full((2, 1), gain))
-        assert torch.equal(seen, torch.ones(2, 4))
+        content = read_sources(student_config(tmp_path, name))[0].content  # type: ignore[arg-type]
+        observations = torch.ones(2, 4)
+        assert torch.equal(
+            make_teacher(content, 4, low, high, 0, torch.device("cpu"))(observations), torch.full((2, 1), gain)
+        )
+        assert torch.equal(observations, torch.ones(2, 4))
     with pytest.raises(NervecordError, match="was given in Python and has no name there"):
-        read_sources(learning(tmp_path, "training.test_teacher:Controller.act.<9>"))  # type: ignore[arg-type]
+        read_sources(student_config(tmp_path, "training.test_teacher:Controller.act.<9>"))  # type: ignore[arg-type]
 
 
 def test_what_a_function_may_not_do(tmp_path: Path) -> None:
     def config(teacher: str) -> TrainConfig:
-        return learning(tmp_path, teacher)  # type: ignore[arg-type]
+        return student_config(tmp_path, teacher)  # type: ignore[arg-type]
 
     with pytest.raises(NervecordError, match=f"{__name__} .* nothing"):
         read_sources(config(f"{__name__}:nothing"))
@@ -143,11 +145,11 @@ def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
         torch.randn(3, 3, 27), torch.zeros(2, 3, 8), torch.zeros(2, 3, 8), None, torch.zeros(2, 3), no, no, ~no
     )
     mirror, count = mirror_of("Ant-v4"), 0
-    for seen, wanted, _ in student._batches(rollout):
-        half = len(seen) // 2
-        assert torch.equal(wanted[:half], seen[:half, :8] + 0.25)
-        assert torch.equal(seen[half:], mirror.observations(seen[:half]))
-        assert torch.equal(wanted[half:], mirror.actions(wanted[:half]))
+    for observations, labels, _ in student._batches(rollout):
+        half = len(observations) // 2
+        assert torch.equal(labels[:half], observations[:half, :8] + 0.25)
+        assert torch.equal(observations[half:], mirror.observations(observations[:half]))
+        assert torch.equal(labels[half:], mirror.actions(labels[:half]))
         count += half
     assert count == 6
     for changes in ({"env": "InvertedPendulum-v4"}, {"state": "carried"}, {"mirror": True}):
@@ -177,18 +179,18 @@ def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: P
     ends = torch.zeros(3, 8, 2, dtype=torch.bool)  # terminated, truncated, not valid
     ends[0, 5, 0] = ends[2, 6, 0] = True  # a fall in its sixth step, then a step that only resets
     ends[1, 3, 1] = ends[2, 4, 1] = ends[0, 6, 1] = True  # cut by time, a reset, a fall in its second step
-    wanted = [[2, 2, 5, 5, 5, 5, 0, 2], [2, 2, 2, 1, 0, 5, 5, 2]]
+    before = [[2, 2, 5, 5, 5, 5, 0, 2], [2, 2, 2, 1, 0, 5, 5, 2]]
     after = [[2, 2, 1, 1, 1, 1, 1, 1], [2, 2, 1, 1, 1, 1, 1, 1]]  # the second environment's reset shows no such step
-    for k, rows in enumerate((wanted, after)):
+    for k, rows in enumerate((before, after)):
         draw = torch.zeros(8, 2, 8)
         first = ends if k == 0 else torch.zeros_like(ends)
-        seen = torch.randn(9, 2, 27)
-        rollout = Rollout(seen, draw, draw, None, draw[:, :, 0].double(), first[0], first[1], ~first[2])
+        observations = torch.randn(9, 2, 27)
+        rollout = Rollout(observations, draw, draw, None, draw[:, :, 0].double(), first[0], first[1], ~first[2])
         valid = rollout.valid
         student._keep(student.states, rollout)
         content = student.states.content()
         count = int(valid.sum())
-        assert np.array_equal(content["rows"][-count:, :27], seen[:-1][valid].numpy())
+        assert np.array_equal(content["rows"][-count:, :27], observations[:-1][valid].numpy())
         assert content["weights"][-count:].tolist() == torch.tensor(rows).T[valid].tolist()
     student_of(config, torch.ones(8)).load_state_dict(student.state_dict())
     with pytest.raises(NervecordError, match=r"--fall-weight: .*--kept-states 0"):
@@ -222,10 +224,11 @@ def test_what_came_before_a_fall_is_drawn_more_often_across_rollouts(tmp_path: P
             ends[0, 0, 1] = ends[1, 1, 1] = True
         if k == 3:
             ends[0, 0, 0] = True  # the second step of the next episode
-        seen = torch.zeros(5, 2, 27)
-        seen[:, :, 0] = (8 * k + 2 * torch.arange(5))[:, None] + torch.arange(2)  # a number for each state
+        observations = torch.zeros(5, 2, 27)
+        observations[:, :, 0] = (8 * k + 2 * torch.arange(5))[:, None] + torch.arange(2)  # a number for each state
         student._keep(
-            student.states, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ~ends[0] & False, ~ends[1])
+            student.states,
+            Rollout(observations, draw, draw, None, draw[:, :, 0].double(), ends[0], ~ends[0] & False, ~ends[1]),
         )
         content = student.states.content()
         weights = dict(zip(content["rows"][:, 0].tolist(), content["weights"].tolist(), strict=True))
@@ -236,8 +239,10 @@ def test_what_came_before_a_fall_is_drawn_more_often_across_rollouts(tmp_path: P
     student.restart_episodes()
     ends = torch.zeros(2, 4, 2, dtype=torch.bool)
     ends[0, 0] = True  # the first step of an episode that has no states before it
-    seen = torch.full((5, 2, 27), 1000.0)
-    student._keep(student.states, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ends[1], ~ends[1]))
+    observations = torch.full((5, 2, 27), 1000.0)
+    student._keep(
+        student.states, Rollout(observations, draw, draw, None, draw[:, :, 0].double(), ends[0], ends[1], ~ends[1])
+    )
     content = student.states.content()
     after = dict(zip(content["rows"][:, 0].tolist(), content["weights"].tolist(), strict=True))
     assert {row: after[row] for row in weights if row in after} == {r: w for r, w in weights.items() if r in after}
@@ -249,25 +254,25 @@ def student_of(config: TrainConfig, one: torch.Tensor) -> Student:
 
 @pytest.mark.long
 def test_the_teachers_critic_moves_the_student(td7_run: TrainResult, ann_run: TrainResult, tmp_path: Path) -> None:
-    asked = make_teacher(checkpoint.load(td7_run.folder / "checkpoints"), 3, *limits(2.0), 0, torch.device("cpu"))
+    teacher = make_teacher(checkpoint.load(td7_run.folder / "checkpoints"), 3, *limits(2.0), 0, torch.device("cpu"))
     ends = {}
     for weight in (0.0, 25.0):
         changes = {"env": "Pendulum-v1", "critic_weight": weight, "steps": 1024, "sim": "gymnasium"}
-        result = train(learning(tmp_path, td7_run.folder, f"weight{weight:g}", **changes))
+        result = train(student_config(tmp_path, td7_run.folder, f"weight{weight:g}", **changes))
         content = checkpoint.load(result.folder / "checkpoints")
         student = learner_at(result.folder, content)
         assert float(student.unit) == (2.0 if weight else 1.0)  # half of the range beside a critic's values
-        seen = content["recorded"]
-        actions = student.mode(seen, None)[0].clamp(-2, 2)
+        observations = content["recorded"]
+        actions = student.mode(observations, None)[0].clamp(-2, 2)
         loss = rows(result.folder)[-1]["policy_loss"] * float(student.unit) ** 2
-        ends[weight] = float(asked.value(seen, actions).mean()), loss
+        ends[weight] = float(teacher.value(observations, actions).mean()), loss
         assert "critic" in content["learner"]["teacher"]["learner"]
     assert ends[25.0][0] > ends[0.0][0]
     assert ends[25.0][1] > ends[0.0][1]
     with pytest.raises(NervecordError, match=r"ppo, .*critic"):
-        train(learning(tmp_path, ann_run.folder, "refused", critic_weight=1.0))
+        train(student_config(tmp_path, ann_run.folder, "refused", critic_weight=1.0))
     with pytest.raises(NervecordError, match="is a file or a function, and has no critic of actions"):
-        train(learning(tmp_path, HERE, "refused", critic_weight=1.0))  # type: ignore[arg-type]
+        train(student_config(tmp_path, HERE, "refused", critic_weight=1.0))  # type: ignore[arg-type]
     assert not (tmp_path / "refused").exists()
 
 
@@ -278,19 +283,19 @@ def limits(size: float) -> tuple[torch.Tensor, torch.Tensor]:
 def test_value_is_that_of_td7(td7_run: TrainResult) -> None:
     """The critic as a teacher has it, against the agent's own networks."""
     content = checkpoint.load(td7_run.folder / "checkpoints")
-    asked = make_teacher(content, 3, *limits(2.0), 0, torch.device("cpu"))
+    teacher = make_teacher(content, 3, *limits(2.0), 0, torch.device("cpu"))
     agent = learner_at(td7_run.folder, content).agent
-    seen, actions = torch.randn(20, 3), torch.rand(20, 1) * 4 - 2
+    observations, actions = torch.randn(20, 3), torch.rand(20, 1) * 4 - 2
     with torch.no_grad():
-        zs = agent.fixed.state(seen)
-        both = agent.critic(seen, actions / 2, agent.fixed.state_action(zs, actions / 2), zs)
+        zs = agent.fixed.state(observations)
+        both = agent.critic(observations, actions / 2, agent.fixed.state_action(zs, actions / 2), zs)
         # Weights in float16.
-        torch.testing.assert_close(asked.value(seen, actions), both.amin(1), rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(teacher.value(observations, actions), both.amin(1), rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.slow
 def test_ppo_stays_near_its_teacher(tmp_path: Path) -> None:
-    student = train(learning(tmp_path, HERE, steps=2048))  # type: ignore[arg-type]
+    student = train(student_config(tmp_path, HERE, steps=2048))  # type: ignore[arg-type]
     far: dict[str, float] = {}
     for name, weight in (("near", 100.0), ("free", 1e-6)):
         config = small(
@@ -328,13 +333,13 @@ def test_ppo_takes_its_teacher_from_the_checkpoint(ann_run: TrainResult, tmp_pat
 def test_divergence() -> None:
     config = TrainConfig.of(layers=(4,))
     actor = PPOLearner(Setup(3, *limits(1.0), config)).actor
-    means, wanted = torch.tensor([[0.5], [2.0]]), torch.tensor([[0.1], [3.0]])
+    means, teacher_means = torch.tensor([[0.5], [2.0]]), torch.tensor([[0.1], [3.0]])
     sigma = float(np.exp(config.fields["log_std"]))
     expected = torch.distributions.kl_divergence(
-        torch.distributions.Normal(means[0], sigma), torch.distributions.Normal(wanted[0], sigma)
+        torch.distributions.Normal(means[0], sigma), torch.distributions.Normal(teacher_means[0], sigma)
     )
     # The second pair lies beyond the limit, where every mean is the same action.
-    assert float(divergence(actor, means, wanted, limits(1.0))) == pytest.approx(float(expected) / 2, rel=1e-5)
+    assert float(divergence(actor, means, teacher_means, limits(1.0))) == pytest.approx(float(expected) / 2, rel=1e-5)
     # One of them beyond counts from the limit that the teacher means, and from where the learner is.
     assert float(divergence(actor, torch.tensor([[0.5]]), torch.tensor([[3.0]]), limits(1.0))) == pytest.approx(
         0.5 * (0.5 / sigma) ** 2
@@ -352,7 +357,7 @@ def test_divergence() -> None:
 @pytest.mark.long
 def test_a_student_with_a_critic_of_its_own_goes_on_the_same(tmp_path: Path) -> None:
     changes = {"steps": 512, "checkpoint_every": 128, "kept_states": 0, "exact_resume": True}
-    whole = train(learning(tmp_path, HERE, "whole", **changes))  # type: ignore[arg-type]
+    whole = train(student_config(tmp_path, HERE, "whole", **changes))  # type: ignore[arg-type]
     folder = whole.folder
     last = flat(checkpoint.load(folder / "checkpoints")["learner"])
     for step in checkpoint.steps_in(folder / "checkpoints"):

@@ -117,16 +117,16 @@ def test_the_studys_way_from_one_task_to_another(tmp_path: Path, capfd: pytest.C
     config = TrainConfig.from_json((tmp_path / "used" / "config.json").read_text())
     # A flag that is given counts more than the topology.
     assert (config.network.layers, config.network.neuron, config.network.steps_per_action) == ((12,), "synaptic", 4)
-    found, used = (read_nir(tmp_path / name / "policy.nir") for name in ("found", "used"))
-    assert found.graph.nodes["fc1"].weight.shape == (12, 4)  # type: ignore[attr-defined]
-    assert used.graph.nodes["fc1"].weight.shape == (12, 11)  # type: ignore[attr-defined]
-    assert type(found.graph.nodes["lif1"]) is type(used.graph.nodes["lif1"])
+    source, target = (read_nir(tmp_path / name / "policy.nir") for name in ("found", "used"))
+    assert source.graph.nodes["fc1"].weight.shape == (12, 4)  # type: ignore[attr-defined]
+    assert target.graph.nodes["fc1"].weight.shape == (12, 11)  # type: ignore[attr-defined]
+    assert type(source.graph.nodes["lif1"]) is type(target.graph.nodes["lif1"])
     # Nothing but the shape decides: the same training with its flags written out.
     plain = config.replace(name="plain")
     same = run.train(plain)
     assert same.policy is not None
     other = read_nir(same.policy)
-    assert (other.graph.nodes["fc1"].weight == used.graph.nodes["fc1"].weight).all()  # type: ignore[attr-defined]
+    assert (other.graph.nodes["fc1"].weight == target.graph.nodes["fc1"].weight).all()  # type: ignore[attr-defined]
     capfd.readouterr()
     assert nervecord("train", "--topology-from", tmp_path / "found", "--resume", tmp_path / "used") == 2
     assert "a run that continues keeps its topology" in capfd.readouterr().err

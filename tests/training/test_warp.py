@@ -55,7 +55,7 @@ def record(steps: int, noises: list[float]) -> Walk:
         environment: Any = gymnasium.make("Ant-v4")
     data = environment.unwrapped.data
     draw = np.random.default_rng(0)
-    found: list[tuple[Any, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     with nervecord.open(nervecord.load(ANT)) as session:
         for episode, noise in enumerate(noises):
             observation, _ = environment.reset(seed=episode)
@@ -65,11 +65,11 @@ def record(steps: int, noises: list[float]) -> Walk:
                 action = np.clip(action + draw.normal(0, noise, 8), -1, 1).astype(np.float32)
                 before = (data.qpos.copy(), data.qvel.copy(), data.body("torso").xpos[0], action)
                 observation, reward, terminated, truncated, _ = environment.step(action)
-                found.append((*before, observation, reward, terminated))
+                rows.append((*before, observation, reward, terminated))
                 if terminated or truncated:
                     break
     environment.close()
-    return Walk(*(np.array(column) for column in zip(*found, strict=True)))
+    return Walk(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_contact_frames_are_mujocos_for_steep_legs() -> None:
     worlds, geoms, frames, ends = (
         getattr(contact, name).numpy()[:count] for name in ("worldid", "geom", "frame", "pos")
     )
-    steep = compared = 0
+    steep = contacts = 0
     for world in range(len(place)):
         data.qpos[:] = place[world]
         mujoco.mj_forward(model, data)
@@ -144,11 +144,11 @@ def test_contact_frames_are_mujocos_for_steep_legs() -> None:
             assert len(matching) == 1
             # Tangents are divided by what is left of the axis, so they are less exact the steeper the leg.
             np.testing.assert_allclose(frames[matching[0]].ravel(), each.frame, rtol=0, atol=1e-4)
-            compared += 1
+            contacts += 1
             is_capsule = model.geom_type[each.geom[1]] == mujoco.mjtGeom.mjGEOM_CAPSULE
             axis = data.geom_xmat[each.geom[1]].reshape(3, 3)[:, 2]
             steep += int(is_capsule and np.hypot(axis[0], axis[1]) < 0.5)
-    assert compared > steep > 30
+    assert contacts > steep > 30
 
 
 @needs_warp
@@ -159,13 +159,13 @@ def test_the_step_after_an_end_only_resets(walk: Walk) -> None:
     qpos, qvel = walk.qpos[:3].copy(), np.zeros((3, 14))
     qpos[1, 2], qvel[2, 3] = 1.5, np.nan
     simulator.set_state(qpos, qvel)
-    ended = simulator.step(np.full((3, 8), 0.5))
-    assert ended.terminated.tolist() == [False, True, True]
-    assert not ended.truncated.any()
-    assert ended.observations[1, 0] > 1.0
+    last = simulator.step(np.full((3, 8), 0.5))
+    assert last.terminated.tolist() == [False, True, True]
+    assert not last.truncated.any()
+    assert last.observations[1, 0] > 1.0
     assert simulator.diverged() == 1
-    assert np.array_equal(ended.observations[2], first[2])
-    assert ended.rewards[2] == 0.0  # 1 for its health, as Gymnasium gives it, less 0.5 * 8 * 0.25
+    assert np.array_equal(last.observations[2], first[2])
+    assert last.rewards[2] == 0.0  # 1 for its health, as Gymnasium gives it, less 0.5 * 8 * 0.25
     after = simulator.step(np.ones((3, 8)))
     assert after.rewards[1:].tolist() == [0.0, 0.0]
     assert after.rewards[0] != 0.0
@@ -191,8 +191,8 @@ def test_truncation_after_a_thousand_steps() -> None:
 
 @needs_warp
 def test_seeds_belong_to_worlds() -> None:
-    together, turned, alone = make([11, 12, 13]), make([13, 12, 11]), make([12])
-    firsts = [simulator.reset() for simulator in (together, turned, alone)]
+    together, reverse, alone = make([11, 12, 13]), make([13, 12, 11]), make([12])
+    firsts = [simulator.reset() for simulator in (together, reverse, alone)]
     assert np.array_equal(firsts[0], firsts[1][::-1])
     assert np.array_equal(firsts[0][1:2], firsts[2])
     assert len(np.unique(firsts[0], axis=0)) == 3
@@ -221,10 +221,10 @@ def test_a_later_step_does_not_change_what_an_earlier_one_gave() -> None:
     assert (simulator.observation_size, simulator.low.tolist(), simulator.high.tolist()) == (27, [-1.0] * 8, [1.0] * 8)
     first = simulator.reset()
     step = simulator.step(torch.zeros(2, 8))
-    kept = [first.clone(), *(getattr(step, name).clone() for name in FIELDS)]
+    copies = [first.clone(), *(getattr(step, name).clone() for name in FIELDS)]
     for _ in range(3):
         simulator.step(torch.rand(2, 8))
-    for tensor, copy in zip([first, *(getattr(step, name) for name in FIELDS)], kept, strict=True):
+    for tensor, copy in zip([first, *(getattr(step, name) for name in FIELDS)], copies, strict=True):
         assert torch.equal(tensor, copy)
 
 
@@ -299,24 +299,24 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, absent: str) 
         return "3.17.0"
 
     monkeypatch.setattr("nervecord.training.simulators.warp_versions.metadata.version", version)
-    with pytest.raises(MissingDependencyError, match=rf"--sim warp: {absent} ") as caught:
+    with pytest.raises(MissingDependencyError, match=rf"--sim warp: {absent} ") as refusal:
         make_simulator("Ant-v4", [0], kind="warp")
-    assert "[train,warp]" in (caught.value.hint or "")
+    assert "[train,warp]" in (refusal.value.hint or "")
 
 
 def test_mujoco_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"mujoco": "3.17.0", "mujoco-warp": "3.16.0", "warp-lang": "1.19.0"}
     monkeypatch.setattr("nervecord.training.simulators.warp_versions.metadata.version", versions.__getitem__)
-    with pytest.raises(NervecordError, match=r"MuJoCo Warp 3\.16\.0 .*MuJoCo, 3\.17\.0") as caught:
+    with pytest.raises(NervecordError, match=r"MuJoCo Warp 3\.16\.0 .*MuJoCo, 3\.17\.0") as refusal:
         make_simulator("Ant-v4", [0], kind="warp")
-    assert caught.value.hint == "pip install mujoco-warp==3.17.0"
+    assert refusal.value.hint == "pip install mujoco-warp==3.17.0"
 
 
 @needs_warp
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(NervecordError, match=r"--device: .*'cuda:77'") as caught:
+    with pytest.raises(NervecordError, match=r"--device: .*'cuda:77'") as refusal:
         make_simulator("Ant-v4", [0], kind="warp", device="cuda:77")
-    assert "cpu" in (caught.value.hint or "")
+    assert "cpu" in (refusal.value.hint or "")
 
 
 @needs_warp

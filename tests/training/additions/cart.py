@@ -34,13 +34,13 @@ class CartSimulator(Uncut):
         self.age[where] = 0
 
     def step(self, actions: Tensor) -> Step:
-        ended = self.age >= LENGTH
+        ends = self.age >= LENGTH
         self.carts[:, 1] += 0.1 * actions[:, 0].float()
         self.carts[:, 0] += 0.1 * self.carts[:, 1]
         self.age += 1
-        self._begin(ended)
-        rewards = torch.where(ended, 0.0, 1 - self.carts[:, 0].abs())
-        return Step(self.carts.clone(), rewards, torch.zeros_like(ended), self.age >= LENGTH)
+        self._begin(ends)
+        rewards = torch.where(ends, 0.0, 1 - self.carts[:, 0].abs())
+        return Step(self.carts.clone(), rewards, torch.zeros_like(ends), self.age >= LENGTH)
 
     def close(self) -> None:
         pass

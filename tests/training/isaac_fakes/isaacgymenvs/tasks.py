@@ -35,14 +35,14 @@ class ScriptedAnt:
         assert actions.dtype == torch.float32
         self.progress_buf += 1
         self.begin(self.reset_buf != 0)
-        late = self.progress_buf >= 11
-        ended = self.fallen() | late
+        timeouts = self.progress_buf >= 11
+        ends = self.fallen() | timeouts
         observations = torch.zeros((self.num_envs, self.num_obs))
         parts = (self.index, self.episodes, self.progress_buf, actions.clamp(-1.0, 1.0).sum(1), self.drawn)
         observations[:, :5] = torch.stack([part.float() for part in parts], 1)
         rewards = 0.5 + self.progress_buf.float()
-        self.reset_buf = ended.long()
-        return {"obs": observations}, rewards, self.reset_buf, {"time_outs": late & ended}
+        self.reset_buf = ends.long()
+        return {"obs": observations}, rewards, self.reset_buf, {"time_outs": timeouts & ends}
 
     def begin(self, which):
         self.progress_buf[which] = 0
