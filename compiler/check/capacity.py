@@ -277,6 +277,11 @@ def weight_resolution(case: Case) -> Iterator[Hit]:
             )
 
 
+def _decay_text(lost: float) -> str:
+    """The decay 1 - lost; as that difference where six digits would say 1."""
+    return f"1 - {lost:.3g}" if 0 < lost < 1e-6 else f"{1 - lost:.6g}"
+
+
 def decay_resolution(case: Case) -> Iterator[Hit]:
     bits, kind, step = case.spec.limits.decay_bits, case.spec.behaviour.decays, decay_step(case)
     for name, op in case.neurons():
@@ -296,7 +301,7 @@ def decay_resolution(case: Case) -> Iterator[Hit]:
             if error[worst] > DECAY_ERROR:
                 yield Hit(
                     case.named(name),
-                    f"{parameter} {1 - lost[worst]:.6g} becomes {1 - nearest[worst]:.6g} in {form}",
+                    f"{parameter} {_decay_text(lost[worst])} becomes {_decay_text(nearest[worst])} in {form}",
                     round(float(error[worst]), 4),
                     DECAY_ERROR,
                     "train with the nearest value the chip has, or with another time step",

@@ -384,6 +384,12 @@ def test_decays_of_any_number_of_bits_are_told_apart(bits: float) -> None:
     assert "decay-resolution" not in findings
 
 
+def test_a_decay_that_rounds_to_one_is_told_from_one() -> None:
+    graph = net(affine(), lif(decay=np.full(2, 1 - 2.0**-22)))
+    (finding,) = [f for f in findings_of(graph, LAVA) if f.code == "decay-resolution"]
+    assert "1 - 2.38e-07 becomes 1 in" in finding.message
+
+
 def test_equally_long_paths_are_balanced() -> None:
     graph = skip()
     nodes = {name: op.replace(delay=1) if isinstance(op, Affine) else op for name, op in graph.nodes.items()}
