@@ -169,7 +169,7 @@ def main() -> None:
                 sys.exit(f"seed {seed}: {error}")
     note = ", and the sanitizers report nothing" if arguments.sanitize else ""
     counted = ", ".join(f"{count:,} {what}" for what, count in totals.items())
-    print(f"C and definition equal to the bit{note}: {counted} in {time.monotonic() - start:.0f} s")
+    print(f"C and definition equal bit for bit{note}: {counted} in {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":

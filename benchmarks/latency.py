@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         }
     report(results, differences, options)
     exact = all(value == 0 for name, value in differences.items() if not name.startswith(FLOATS))
-    print(f"\ninteger engines equal to the bit: {exact}")
+    print(f"\ninteger engines equal bit for bit: {exact}")
     keep(
         options.json,
         {"policy": policy.contract.environment, "hertz": options.hertz, "rows": results, "differences": differences},

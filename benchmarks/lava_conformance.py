@@ -46,7 +46,7 @@ def main() -> None:
             if (k + 1) % 100 == 0:
                 print(f"{k + 1:5d} equal, {time.monotonic() - start:.0f} s", flush=True)
     print(
-        f"equal to the bit: {arguments.graphs:,} graphs in {time.monotonic() - start:.0f} s; "
+        f"equal bit for bit: {arguments.graphs:,} graphs in {time.monotonic() - start:.0f} s; "
         + ", ".join(f"{count:,} {what}" for what, count in sizes.items())
     )
     print("of the graphs: " + ", ".join(f"{count:,} with {what}" for what, count in having.items()))

@@ -224,7 +224,7 @@ def _value_at(data: Any, path: str) -> str:
             data = data[key] if key else data[int(index)]
         except (KeyError, IndexError, TypeError):
             return ""
-    # A whole number may have any number of digits.
+    # An integer may have any number of digits.
     if isinstance(data, float) or (type(data) is int and abs(data) < 1 << 64):
         return f", got {data!r}"
     if isinstance(data, (str, list)):

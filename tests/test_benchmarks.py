@@ -52,7 +52,7 @@ def test_each_has_a_test() -> None:
         (
             "c_conformance",
             ["--graphs", 2, "--policies", 2, "--damaged", 5, "--first", 11],
-            "equal to the bit: 2 graphs",
+            "equal bit for bit: 2 graphs",
         ),
         (
             "c_conformance",

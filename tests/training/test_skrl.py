@@ -201,7 +201,7 @@ def test_it_trains_a_spiking_policy_and_resumes(tmp_path: Path) -> None:
     again = checkpoint.load(result.folder / "checkpoints")["learner"]
     assert all(torch.equal(value, again["actor"][name]) for name, value in last["actor"].items())
     # What it trained is what PPO trains: another training starts from it.
-    student = train(TrainConfig.of(**{**base, "algorithm": "distill", "teacher": str(result.folder), "name": "taught"}))
+    student = train(TrainConfig.of(**{**base, "algorithm": "distill", "teacher": str(result.folder), "name": "fresh"}))
     assert student.policy is not None
 
 
