@@ -7,6 +7,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 EXTRAS ?= all
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# The stamp names the extras that are installed. Extras asked for by name that it lacks are added to them.
+COMMA     := ,
+INSTALLED := $(subst $(COMMA), ,$(shell cat $(STAMP) 2>/dev/null))
+WANTED    := $(sort $(INSTALLED) $(subst $(COMMA), ,$(EXTRAS)))
+LACKING   := $(if $(filter command environment,$(origin EXTRAS)),$(filter-out $(INSTALLED),$(WANTED)))
 # The demo needs a part of it; what it installs is there already when the rest is asked for.
 DEMO_EXTRAS := train,report
 DEMO_STAMP  := $(if $(wildcard $(STAMP)),$(STAMP),$(VENV)/.installed-demo)
@@ -40,11 +45,13 @@ define environment
 	@echo "Installing $(1) into $(VENV) with $(PYTHON); where torch is part of it, it takes longest." >&2
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(PIP) --editable '.[$(1)]'
-	@touch $@
+	@echo "$(1)" > $@
 endef
 
-$(STAMP): pyproject.toml
-	$(call environment,$(EXTRAS))
+$(STAMP): pyproject.toml $(if $(LACKING),FORCE)
+	$(call environment,$(subst $() ,$(COMMA),$(WANTED)))
+
+FORCE:
 
 $(VENV)/.installed-demo: pyproject.toml
 	$(call environment,$(DEMO_EXTRAS))

@@ -134,6 +134,31 @@ def test_make_help_lists_every_phony_target() -> None:
         assert re.search(rf"^ +make {target} +\S", process.stdout, re.MULTILINE), target
 
 
+@pytest.mark.parametrize(
+    ("installed", "arguments", "extras"),
+    [
+        (None, [], "all"),
+        (None, ["EXTRAS=mujoco,plot"], "mujoco,plot"),
+        ("all", [], None),
+        ("mujoco,plot", [], None),
+        ("all", ["EXTRAS=all,fpga"], "all,fpga"),
+        ("all,fpga", ["EXTRAS=fpga"], None),
+    ],
+)
+def test_make_installs_the_extras_that_are_lacking(
+    tmp_path: Path, installed: str | None, arguments: list[str], extras: str | None
+) -> None:
+    if installed is not None:
+        (tmp_path / ".installed").write_text(installed + "\n", encoding="utf-8")
+    environment = {name: text for name, text in os.environ.items() if name not in ("EXTRAS", "MAKEFLAGS")}
+    call = ["make", "--dry-run", "install", f"VENV={tmp_path}", *arguments]
+    try:
+        process = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    except FileNotFoundError:
+        pytest.skip("no make")
+    assert re.findall(r"--editable '\.\[(.*)\]'", process.stdout) == ([extras] if extras else [])
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Continuous integration and releases
 
