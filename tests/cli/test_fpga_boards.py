@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from policies import random_policy
+from policies import RECORDED, random_policy
 
 import nervecord
 from nervecord.compiler.nir.file import write_nir
@@ -96,7 +96,7 @@ def test_place_and_route_measures(nervecord_cli: Any, small: Path) -> None:
     assert placed["used"]["ram"] <= report["estimate"]["ram"]
     assert placed["mhz"] > 12
     assert 0 < cycles["mean"] <= cycles["most"] <= cycles["bound"]
-    assert report["cycles_of"] == "64 recorded observations"
+    assert report["cycles_of"] == f"{RECORDED} recorded observations"
     assert report["share"]["mean"] == pytest.approx(
         (report["milliseconds"]["mean"] + report["serial_milliseconds"]) / 50, rel=1e-9
     )
