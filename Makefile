@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 EXTRAS ?= all
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# The stamp names the extras that are installed. Extras asked for by name that it lacks are added to them.
+# The stamp names the extras that are installed. EXTRAS=... on the command line adds those that it lacks.
 COMMA     := ,
 INSTALLED := $(subst $(COMMA), ,$(shell cat $(STAMP) 2>/dev/null))
 WANTED    := $(sort $(INSTALLED) $(subst $(COMMA), ,$(EXTRAS)))
