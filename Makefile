@@ -1,9 +1,10 @@
 # Every target makes its own environment if there is none. PYTHON=... chooses the interpreter it is made with.
 
 VENV   ?= .venv
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+# Looked for once, and only where it is needed.
+PYTHON ?= $(eval PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
-	$$p -c 'import venv, ensurepip' 2>/dev/null && { command -v $$p; break; }; done)
+	$$p -c 'import venv, ensurepip' 2>/dev/null && { command -v $$p; break; }; done))$(PYTHON)
 EXTRAS ?= all
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed

@@ -109,7 +109,11 @@ def test_every_folder_is_tested() -> None:
     assert set(NAMES) == set(LEAST)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Those of two layers of 256 take seconds each.
+COMPILED = [pytest.param(name, marks=[pytest.mark.long] if name in ("ant", "halfcheetah") else []) for name in NAMES]
+
+
+@pytest.mark.parametrize("name", COMPILED)
 def test_the_program_is_the_policy_compiled(name: str) -> None:
     """Versions and the last bit of a report may differ between machines; what runs must not."""
     program = nervecord.compile(ZOO / name / "policy.nir", "lava", **OPTIONS.get(name, {}))

@@ -77,6 +77,7 @@ def test_gymnasium_in_place_of_envpool(tmp_path: Path) -> None:
     assert result.test.mean > 0
 
 
+@pytest.mark.long
 def test_same_seed_same_run_other_seed_other_run(tmp_path: Path) -> None:
     runs = [train(small(tmp_path, seed=seed, name=name)) for seed, name in ((1, "a"), (1, "b"), (2, "c"))]
     tests = [run.test for run in runs]

@@ -282,7 +282,7 @@ def test_rules_that_are_none(tmp_path: Path, rule: str, message: str) -> None:
 
 
 HEAD = '[study]\nname = "s"\n[base]\nenv = "CartPole-v1"\n'
-MANY = ", ".join(f"{k}e-9" for k in range(1, 40_000))
+MANY = ", ".join(f"{k}e-9" for k in range(1, 10_002))
 HUNDRED = [k / 1000 for k in range(1, 101)]
 
 
@@ -292,7 +292,7 @@ HUNDRED = [k / 1000 for k in range(1, 101)]
         (HEAD + "[grid]\ndepth = [1000000000]\nneurons = [8]", "depth .*1e[+]09,.* 1000 "),
         (HEAD + f"[grid]\ndepth = [{'9' * 400}]\nneurons = [8]", "depth .*9999"),
         (HEAD + f"[grid]\ndepth = {list(range(1, 1001))}\nneurons = {list(range(1, 9001))}", "9,000,000 .*10,000"),
-        (HEAD + f"[grid]\nlr = [{MANY}]", "lr .*39,999.*10,000"),
+        (HEAD + f"[grid]\nlr = [{MANY}]", "lr .*10,001.*10,000"),
         (
             HEAD + "[grid]\n" + "".join(f"{name} = {HUNDRED}\n" for name in ("gamma", "lr", "clip", "entropy")),
             "300,000,000 .*10,000",

@@ -183,6 +183,7 @@ def test_envpool_is_gymnasium(env: str) -> None:
 # From settings to an episode
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("env", some(sorted(GYMNASIUM), 2))
 def test_a_task_trains_compiles_and_runs(env: str, tmp_path: Path) -> None:
     config = TrainConfig.for_task(
