@@ -23,12 +23,18 @@ def test_the_page_is_that_of_the_evaluations(results: ModuleType, stored: Callab
     stored(results.DOCUMENT, text)
     ant = json.loads((ZOO / "ant" / "seed-2" / "evaluation-fixed.json").read_text())
     assert f"| {ant['return_mean']:,.0f} ± {ant['return_ci95']:,.0f} |" in text
-    assert "- Without a policy: Walker2d-v4, Humanoid-v4." in text
+    assert "- Without a policy: Humanoid-v4." in text
 
 
 def test_both_sides_of_a_row_are_the_same_episodes(results: ModuleType) -> None:
     rows = list(results.rows())
-    assert {(row.name, row.seed) for row in rows} >= {("ant", 3), ("ant", 2), ("halfcheetah", 1), ("hopper", 0)}
+    assert {(row.name, row.seed) for row in rows} >= {
+        ("ant", 3),
+        ("ant", 2),
+        ("halfcheetah", 1),
+        ("hopper", 0),
+        ("walker2d", 1),
+    }
     for row in rows:
         for plain, fixed in zip(*row.sides, strict=True):
             assert (plain["seed"], plain["episodes"], plain["env"]) == (fixed["seed"], fixed["episodes"], row.task)
