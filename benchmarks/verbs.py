@@ -37,7 +37,7 @@ VERBS = {
     "run, one robot": f"{PROGRAM} --episodes 1",
     "compare": f"{POLICY} {PROGRAM}",
     "train": "--env CartPole-v1 --steps 20000 --name NEW",
-    "distill": "zoo/ant-teacher --steps 10000 --test-episodes 0 --name NEW",
+    "distill": "zoo/ant-teacher-3 --steps 10000 --test-episodes 0 --name NEW",
     "sweep": "small.toml --out NEW",
     "demo": "--steps 20000 --episodes 2 --out NEW",
 }
