@@ -41,6 +41,7 @@ LEAST = {
     "cartpole-recurrent": 490,
     "halfcheetah": 11000,
     "hopper": 3000,
+    "humanoid": 4500,
     "walker2d": 4500,
 }
 """Mean return that four episodes must reach: below what they are, far above what a broken policy does."""
@@ -49,14 +50,15 @@ MOST = {
     "ant-small": 1_500_000,
     "ant-population": 2_000_000,
     "halfcheetah": 2_000_000,
+    "humanoid": 2_500_000,
     "walker2d": 2_000_000,
 }
 """Bytes of a folder, where it may be more than one million."""
 THINNED = {"ant-small"}
 """Whose stages are kept as its README's figures, but for the one that another policy learnt from."""
-SEEDS = {"ant": 20261202, "halfcheetah": 20261301, "hopper": 20261303, "walker2d": 20261302}
+SEEDS = {"ant": 20261202, "halfcheetah": 20261301, "hopper": 20261303, "humanoid": 20261306, "walker2d": 20261302}
 """Seed of the evaluation, where it is not 20261125."""
-OPTIONS = {name: {"weight_slices": 2} for name in ("ant", "halfcheetah", "hopper", "walker2d")}
+OPTIONS = {name: {"weight_slices": 2} for name in ("ant", "halfcheetah", "hopper", "humanoid", "walker2d")}
 """What its program was compiled with."""
 FILES = {
     "README.md",
@@ -115,7 +117,7 @@ def test_every_folder_is_tested() -> None:
     assert set(NAMES) == set(LEAST)
 
 
-TWO_LAYERS = ("ant", "halfcheetah", "walker2d")
+TWO_LAYERS = ("ant", "halfcheetah", "humanoid", "walker2d")
 """Of 256 neurons each, which take seconds to compile."""
 COMPILED = [pytest.param(name, marks=[pytest.mark.long] if name in TWO_LAYERS else []) for name in NAMES]
 
