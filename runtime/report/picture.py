@@ -32,6 +32,9 @@ WARM_UP = 5.0
 """Seconds at the start of an episode that the snapshots leave out (a third of a shorter one): the robot gets up."""
 MOST_NAMES = 24
 """Of an action's values are written at the heat map; more would not be read."""
+LEFT_EDGE = 0.008
+"""Share of a picture's width that its text keeps free at the left."""
+POINTS_PER_INCH = 72
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -295,8 +298,9 @@ def _raster(axes: Any, run: Drawn) -> None:
 
 
 def _seconds(seconds: float) -> str:
-    words = {1.0: "one second", 2.0: "two seconds"}
-    return words.get(round(seconds, 6), f"{seconds:.3g} seconds")
+    words = {"1": "one second", "2": "two seconds"}
+    number = f"{seconds:.3g}"
+    return words.get(number, f"{number} seconds")
 
 
 def _actions(axes: Any, episode: Episode, period: float, result: Result) -> None:
@@ -321,12 +325,21 @@ def _actions(axes: Any, episode: Episode, period: float, result: Result) -> None
     )
     names = result.channels
     if len(names) == part.shape[1] and len(names) <= MOST_NAMES:
-        axes.set_yticks(range(len(names)), [_short(name) for name in names])
+        _name_rows(axes, [_short(name) for name in names])
     else:
         axes.set_ylabel("actuator")
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, use_gridspec=False)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors="#5b6268", length=0)
+
+
+def _name_rows(axes: Any, names: Sequence[str]) -> None:
+    """Label the rows of an image, each label no higher than its row; the image gives way to long labels."""
+    box, figure = axes.get_position(), axes.figure
+    row = box.height * figure.get_figheight() * POINTS_PER_INCH / len(names)
+    axes.set_yticks(range(len(names)), names, fontsize=min(8.5, row))
+    outside = max(0.0, LEFT_EDGE - axes.get_tightbbox().x0 / figure.bbox.width)
+    axes.set_position([box.x0 + outside, box.y0, box.width - outside, box.height])
 
 
 def _short(name: str, length: int = 16) -> str:
