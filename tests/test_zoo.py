@@ -386,11 +386,21 @@ def test_the_ant_is_from_the_teacher_that_is_kept() -> None:
         assert (teacher["folder"], teacher["networks"]) == ("zoo/ant-teacher-3", networks)
 
 
-@pytest.mark.parametrize(("label", "folder", "seed"), [("3 (this one)", "", 20261202), ("2", "seed-2", 20261201)])
-def test_the_rows_of_both_seeds_are_of_their_episodes(label: str, folder: str, seed: int) -> None:
-    sides = [json.loads((ZOO / "ant" / folder / f"evaluation-{side}.json").read_text()) for side in ("float", "fixed")]
+ROWS = [
+    ("ant", "3 (this one)", "", 20261202, 6000),
+    ("ant", "2", "seed-2", 20261201, 6000),
+    ("hopper", "1 (this one)", "", 20261303, 3000),
+    ("hopper", "2", "seed-2", 20261310, 3000),
+]
+
+
+@pytest.mark.parametrize(("name", "label", "folder", "seed", "limit"), ROWS)
+def test_the_rows_of_both_seeds_are_of_their_episodes(
+    name: str, label: str, folder: str, seed: int, limit: int
+) -> None:
+    sides = [json.loads((ZOO / name / folder / f"evaluation-{side}.json").read_text()) for side in ("float", "fixed")]
     assert [side["target"] for side in sides] == ["reference", "lava"]
-    text = (ZOO / "ant" / "README.md").read_text()
+    text = (ZOO / name / "README.md").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith(f"| {label} |")]
     figures = []
     for side in sides:
@@ -398,19 +408,20 @@ def test_the_rows_of_both_seeds_are_of_their_episodes(label: str, folder: str, s
         assert (side["seed"], side["episodes"]) == (seed, len(returns))
         figures.append(f"{returns.mean():,.0f} ± {interval95(returns):,.0f}")
     fixed = np.array(sides[1]["return_each"])
-    figures += [f"{np.median(fixed):,.0f}", f"{100 * np.mean(fixed < 6000):.1f} %"]
+    figures += [f"{np.median(fixed):,.0f}", f"{100 * np.mean(fixed < limit):.1f} %"]
     loss, half = paired_loss(*(side["return_each"] for side in sides))
-    figures.append(f"{100 * loss:.1f} % ± {100 * half:.1f} %")
+    figures.append(f"{100 * loss:z.1f} % ± {100 * half:.1f} %")
     assert row.endswith(f"| {' | '.join(figures)} |")
 
 
-def test_the_loss_over_all_episodes_is_that_of_every_evaluation() -> None:
-    text, folder = (ZOO / "ant" / "README.md").read_text(), ZOO / "ant" / "evaluations"
+@pytest.mark.parametrize("name", [name for name in NAMES if (ZOO / name / "evaluations").exists()])
+def test_the_loss_over_all_episodes_is_that_of_every_evaluation(name: str) -> None:
+    text, folder = (ZOO / name / "README.md").read_text(), ZOO / name / "evaluations"
     files = {side: sorted(folder.glob(f"{side}-*.json")) for side in ("float", "fixed")}
     asked_further = {folder / "falls.json", folder / "falls.png"}
     assert {path for of in files.values() for path in of} == set(folder.iterdir()) - asked_further
     more = {side: [json.loads(path.read_text()) for path in of] for side, of in files.items()}
-    both = [[side] for side in evaluations("ant")]
+    both = [[side] for side in evaluations(name)]
     for side, blocks in zip(both, more.values(), strict=True):
         side += blocks
         assert {one["target"] for one in side} == {side[0]["target"]}

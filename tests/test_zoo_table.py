@@ -33,6 +33,7 @@ def test_both_sides_of_a_row_are_the_same_episodes(results: ModuleType) -> None:
         ("ant", 2),
         ("halfcheetah", 1),
         ("hopper", 1),
+        ("hopper", 2),
         ("humanoid", 1),
         ("walker2d", 1),
     }

@@ -57,7 +57,7 @@ class Row:
         """Mean loss in parts of the float policy's return, with its interval."""
         plain = self.returns(0)
         losses = plain - self.returns(1)
-        return f"{100 * losses.mean() / plain.mean():.1f} % ± {100 * interval95(losses) / plain.mean():.1f} %"
+        return f"{100 * losses.mean() / plain.mean():z.1f} % ± {100 * interval95(losses) / plain.mean():.1f} %"
 
     def count(self, name: str) -> str:
         """A count for each action in fixed point."""
