@@ -97,6 +97,23 @@ def test_a_target_sums_the_window_and_goes_on_from_where_it_led(tmp_path: Path) 
     assert torch.allclose(target[:, 0].double(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_termination_penalty_is_of_the_steps_in_which_the_task_ends(steps: int, tmp_path: Path) -> None:
+    of, limit = rollout(), torch.ones(1)
+    config = small(tmp_path, n_step=steps, gamma=0.8, minibatch=400, termination_penalty=7.0)
+    learner = TD7Learner(Setup(2, -limit, limit, config, Group()))
+    before = of.rewards.clone()
+    learner._store(of)
+    assert torch.equal(of.rewards, before)  # which the training's returns are summed of
+    batch, _ = learner.replay.sample(400)
+    t, n = batch.observations.long().T
+    lowered = windows(of, 0.8, steps).rewards[t, n] - batch.rewards[:, 0].double()
+    ends = torch.tensor([7 * 0.8**k for k in range(steps)] + [0.0])
+    assert (lowered[:, None] - ends).abs().amin(1).max() < 1e-5
+    assert torch.equal(lowered.abs() > 1e-3, batch.continues[:, 0] == 0)
+    assert 0 < (batch.continues == 0).float().mean() < 1
+
+
 @pytest.mark.long
 def test_a_replay_of_other_steps_is_refused_and_refilled_where_none_was_kept(
     td7_run: TrainResult, tmp_path: Path

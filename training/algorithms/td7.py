@@ -26,6 +26,11 @@ class TD7Updates(OffPolicy):
     n_step: int = flag(
         1, "steps whose rewards a target sums before the critic's value follows", least=1, most=32, resumable=True
     )
+    termination_penalty: float = flag(
+        0.0,
+        "subtracted from the reward of a step in which the task ends, as the updates see it; returns are without it",
+        least=0,
+    )
     priority_exponent: float = flag(
         0.4, "how much the error of a transition decides how often it is drawn; 0: not at all", least=0, resumable=True
     )

@@ -186,6 +186,8 @@ class TD7Learner:
         unit = self.limits.unit(rollout.actions).clamp(-1, 1)
         parts = (rollout.observations[:-1], unit, rollout.observations[1:])
         observations, actions, following = (part[valid].numpy() for part in parts)
+        if penalty := self.settings.termination_penalty:
+            rollout = dataclasses.replace(rollout, rewards=rollout.rewards - penalty * rollout.terminated)
         window = windows(rollout, self.settings.gamma, self.settings.n_step)
         rewards, continues = window.rewards[valid].numpy(), window.discount[valid].numpy()
         later = None
