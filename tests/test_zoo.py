@@ -386,10 +386,10 @@ def test_the_ant_is_from_the_teacher_that_is_kept() -> None:
         assert (teacher["folder"], teacher["networks"]) == ("zoo/ant-teacher-3", networks)
 
 
-SEEDS = [place.relative_to(ZOO) for kept in sorted(ZOO.glob("*/seed-*")) for place in (kept.parent, kept)]
+PLACES = [place.relative_to(ZOO) for kept in sorted(ZOO.glob("*/seed-*")) for place in (kept.parent, kept)]
 
 
-@pytest.mark.parametrize("place", sorted(set(SEEDS)), ids=str)
+@pytest.mark.parametrize("place", sorted(set(PLACES)), ids=str)
 def test_the_row_of_each_seed_is_of_its_episodes(place: Path) -> None:
     name, kept = place.parts[0], place.parts[1:]
     own = json.loads((ZOO / name / "config.json").read_text())["run"]["seed"]
