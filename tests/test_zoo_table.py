@@ -32,6 +32,7 @@ def test_both_sides_of_a_row_are_the_same_episodes(results: ModuleType) -> None:
         ("ant", 3),
         ("ant", 2),
         ("halfcheetah", 1),
+        ("halfcheetah", 2),
         ("hopper", 1),
         ("hopper", 2),
         ("humanoid", 1),
