@@ -295,9 +295,12 @@ def test_the_ants_teachers_pass_the_gates_of_the_zoos_recipe(name: str, first: i
     assert (round(values[0].value), round(values[-1].value)) == (first, last)
 
 
-@pytest.mark.parametrize("env", [*read_recipe("zoo").aims, "Pendulum-v1"])
-def test_its_commands_do_the_same(env: str, tmp_path: Path) -> None:
-    chain_plan = plan(read_recipe("zoo"), env, out=str(tmp_path), seed=3, name="chain")
+OF_THE_PACKAGE = [(name, env) for name in built_in() for env in (*read_recipe(name).aims, "Pendulum-v1")]
+
+
+@pytest.mark.parametrize(("name", "env"), OF_THE_PACKAGE)
+def test_its_commands_do_the_same(name: str, env: str, tmp_path: Path) -> None:
+    chain_plan = plan(read_recipe(name), env, out=str(tmp_path), seed=3, name="chain")
     lines = dict(commands(chain_plan))
     for stage in chain_plan.stages:
         verb, *words = lines[stage.stage.name][1:]
@@ -309,9 +312,9 @@ def test_its_commands_do_the_same(env: str, tmp_path: Path) -> None:
         # What the next stages read of it.
         stage.folder.mkdir(parents=True)
         (stage.folder / "config.json").write_text(stage.config.to_json())
-    ants = plan(read_recipe("zoo"), "Ant-v4", out=str(tmp_path), seed=3, name="chain")
-    for stage, of_ant in zip(chain_plan.stages, ants.stages, strict=True):
-        sizes = {"capacity", "kept_states"} if env == "Humanoid-v4" else set()
+    another = plan(read_recipe(name), "Ant-v4", out=str(tmp_path), seed=3, name="chain")
+    for stage, of_ant in zip(chain_plan.stages, another.stages, strict=True):
+        sizes = {"capacity", "kept_states"} if (name, env) == ("zoo", "Humanoid-v4") else set()
         assert set(differences(stage.config, of_ant.config)) <= {"env", *sizes}
     for verb in ("compile", *SIDES):
         find_verb(lines[verb][1]).parser(lines[verb][1]).read(lines[verb][2:])
@@ -389,5 +392,18 @@ def test_flags_that_have_no_meaning_are_refused(words: list[str], capsys: pytest
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_the_package_has_the_recipe_of_the_zoo() -> None:
-    assert built_in() == ["zoo"]
+@pytest.mark.parametrize(
+    ("name", "env", "policy", "steps"),
+    [("hopper", "Hopper-v4", "hopper", 7_500_000), ("humanoid", "Humanoid-v4", "humanoid", 10_000_000)],
+)
+def test_a_recipe_says_how_its_policy_of_the_zoo_was_made(name: str, env: str, policy: str, steps: int) -> None:
+    chain_plan = plan(read_recipe(name), env, seed=1)
+    *teachers, student = chain_plan.stages
+    kept = TrainConfig.from_json((ZOO / policy / "config.json").read_text(), where=policy)
+    assert set(differences(student.config, kept)) <= {"teacher", "sim", "out", "name"}
+    assert sum(stage.config.algorithm.steps for stage in teachers) == steps
+    assert all(word in (ZOO / policy / "README.md").read_text() for word in (f"--recipe {name}", f"--env {env}"))
+
+
+def test_the_package_has_the_recipes_of_the_zoo() -> None:
+    assert built_in() == ["hopper", "humanoid", "zoo"]
