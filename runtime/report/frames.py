@@ -244,7 +244,7 @@ def _drawn(environment: str, positions: Array) -> Iterator[Array]:
 def _draw_frame(figure: Any, robot: Robot, positions: Array, k: int) -> None:
     axes = figure.add_axes((0, 0, 1, 1))
     # The camera follows the mean of a second, so that it does not shake with each step.
-    near = positions[max(0, k - 10) : k + 11, :2].mean(axis=0)
+    near = robot.ground(positions[max(0, k - 10) : k + 11]).mean(axis=0)
     camera = Camera(np.array([near[0] + 1.2, near[1] - 4.2, 2.2]), np.array([near[0], near[1], 0.4]))
     floor(axes, camera, near, half=9.0)
     draw(axes, camera, robot.pose(positions[k]))

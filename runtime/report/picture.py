@@ -114,7 +114,7 @@ def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: 
     rows = figure.add_gridspec(2, 12, left=0.06, right=0.975, top=top, bottom=0.06, hspace=0.52, wspace=2.2)
     with_paths = episode.positions is not None and episode.positions.shape[1] > 2 and (robot is None or robot.travels)
     if with_paths:
-        _paths(figure.add_subplot(rows[0, :5]), runs)
+        _paths(figure.add_subplot(rows[0, :5]), runs, is_planar=robot is not None and not robot.is_free)
     _raster(figure.add_subplot(rows[0, 5 if with_paths else 0 :]), runs[0])
     _actions(figure.add_subplot(rows[1, :7]), episode, period, runs[0].result)
     _returns(figure.add_subplot(rows[1, 7:]), runs)
@@ -261,7 +261,7 @@ def _style(axes: Any, title: str) -> None:
         label.set_color("#5b6268")
 
 
-def _paths(axes: Any, runs: Sequence[Drawn]) -> None:
+def _paths(axes: Any, runs: Sequence[Drawn], *, is_planar: bool) -> None:
     for run, colour in reversed(list(zip(runs, COLOURS, strict=False))):
         episode = run.result.recorded
         if episode is None or episode.positions is None:
@@ -269,13 +269,14 @@ def _paths(axes: Any, runs: Sequence[Drawn]) -> None:
         x, y = episode.positions[:, 0], episode.positions[:, 1]
         axes.plot(x, y, color=colour, lw=1.6, label=run.label, solid_capstyle="round")
         axes.plot(x[-1], y[-1], "o", color=colour, ms=5)
-    axes.plot(0, 0, "o", ms=5, mfc="white", mec="#22262a")
-    axes.set_aspect("equal", adjustable="datalim")
+    if not is_planar:  # Such a robot slides along x and up z, and moves much farther than it rises.
+        axes.plot(0, 0, "o", ms=5, mfc="white", mec="#22262a")
+        axes.set_aspect("equal", adjustable="datalim")
     axes.grid(color="#eceef0", lw=0.7)
     axes.set_xlabel("x (m)")
-    axes.set_ylabel("y (m)")
+    axes.set_ylabel("z (m)" if is_planar else "y (m)")
     axes.legend(frameon=False, fontsize=8.5, loc="best")
-    _style(axes, "Path seen from above, same first episode")
+    _style(axes, f"{'Height along the path' if is_planar else 'Path seen from above'}, same first episode")
 
 
 def _raster(axes: Any, run: Drawn) -> None:

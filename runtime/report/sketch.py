@@ -65,19 +65,20 @@ class Robot:
     @property
     def travels(self) -> bool:
         """Whether it moves over the ground: its first joint is free, or its first two slide, as a planar robot's do."""
-        return self._is_free or self._joints[:2] == [int(self._mujoco.mjtJoint.mjJNT_SLIDE)] * 2
+        return self.is_free or self._joints[:2] == [int(self._mujoco.mjtJoint.mjJNT_SLIDE)] * 2
 
     @property
     def _joints(self) -> list[int]:
         return [int(kind) for kind in self._model.jnt_type]
 
     @property
-    def _is_free(self) -> bool:
+    def is_free(self) -> bool:
+        """Whether its first joint is free: it moves in all directions."""
         return self._joints[:1] == [int(self._mujoco.mjtJoint.mjJNT_FREE)]
 
     def ground(self, positions: Array) -> Array:
         """(n, 2): where on the ground it is, of joint positions (n, nq). A planar robot slides along x and up z."""
-        if self._is_free:
+        if self.is_free:
             return positions[:, :2]
         return np.stack([positions[:, 0], np.zeros(len(positions))], axis=1)
 

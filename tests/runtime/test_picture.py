@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import nervecord
 from nervecord.runtime.report import picture
 from nervecord.training.settings.tasks import channels
 
@@ -34,3 +37,28 @@ def test_a_second_and_nearly_one_are_one_second() -> None:
         "two seconds",
         "1.99 seconds",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "words"),
+    [
+        ("walker2d", "Walker2d-v4", ("Height along the path", "z")),
+        ("ant-small", "Ant-v4", ("Path seen from above", "y")),
+    ],
+)
+def test_a_path_is_seen_from_where_the_robot_moves(
+    name: str, task: str, words: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("mujoco")
+    drawn: list[Any] = []
+    monkeypatch.setattr(picture, "save_figure", lambda figure, path: drawn.append(figure))
+    with nervecord.open(Path(__file__).parents[2] / "zoo" / name / f"{name}.nervecord") as session:
+        result = nervecord.run(session, task, 1, 0, record=True)
+        nervecord.picture(tmp_path / "run.png", session, result)
+    assert result.recorded is not None
+    assert result.recorded.positions is not None
+    view, up = words
+    (axes,) = [each for each in drawn[0].axes if each.get_title(loc="left") == f"{view}, same first episode"]
+    assert axes.get_ylabel() == f"{up} (m)"
+    (path, *_) = axes.lines
+    assert path.get_ydata() == pytest.approx(result.recorded.positions[:, 1])
