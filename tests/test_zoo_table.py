@@ -36,6 +36,7 @@ def test_both_sides_of_a_row_are_the_same_episodes(results: ModuleType) -> None:
         ("hopper", 1),
         ("hopper", 2),
         ("humanoid", 1),
+        ("humanoid", 2),
         ("walker2d", 1),
         ("walker2d", 2),
     }
