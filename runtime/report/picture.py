@@ -276,7 +276,7 @@ def _paths(axes: Any, runs: Sequence[Drawn], *, is_planar: bool) -> None:
     axes.set_xlabel("x (m)")
     axes.set_ylabel("z (m)" if is_planar else "y (m)")
     axes.legend(frameon=False, fontsize=8.5, loc="best")
-    _style(axes, f"{'Height along the path' if is_planar else 'Path seen from above'}, same first episode")
+    _style(axes, f"{'Vertical position' if is_planar else 'Path seen from above'}, same first episode")
 
 
 def _raster(axes: Any, run: Drawn) -> None:

@@ -42,7 +42,7 @@ def test_a_second_and_nearly_one_are_one_second() -> None:
 @pytest.mark.parametrize(
     ("name", "task", "words"),
     [
-        ("walker2d", "Walker2d-v4", ("Height along the path", "z")),
+        ("walker2d", "Walker2d-v4", ("Vertical position", "z")),
         ("ant-small", "Ant-v4", ("Path seen from above", "y")),
     ],
 )
