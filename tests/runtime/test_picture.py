@@ -6,10 +6,12 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import nervecord
-from nervecord.runtime.report import picture
+from nervecord.runtime.report import frames, picture
+from nervecord.runtime.report.sketch import Camera
 from nervecord.training.settings.tasks import channels
 
 pytest.importorskip("matplotlib")
@@ -41,10 +43,7 @@ def test_a_second_and_nearly_one_are_one_second() -> None:
 
 @pytest.mark.parametrize(
     ("name", "task", "words"),
-    [
-        ("walker2d", "Walker2d-v4", ("Vertical position", "z")),
-        ("ant-small", "Ant-v4", ("Path seen from above", "y")),
-    ],
+    [("walker2d", "Walker2d-v4", ("Vertical position", "z")), ("ant-small", "Ant-v4", ("Path seen from above", "y"))],
 )
 def test_a_path_is_seen_from_where_the_robot_moves(
     name: str, task: str, words: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -62,3 +61,15 @@ def test_a_path_is_seen_from_where_the_robot_moves(
     assert axes.get_ylabel() == f"{up} (m)"
     (path, *_) = axes.lines
     assert path.get_ydata() == pytest.approx(result.recorded.positions[:, 1])
+
+
+def test_a_videos_camera_stands_beside_a_planar_robot(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mujoco")
+    robot = picture.robot_of("Walker2d-v4")
+    assert robot is not None
+    positions = np.zeros((30, 9))
+    positions[:, :2] = 7.0, 1.25
+    places: list[Any] = []
+    monkeypatch.setattr(frames, "Camera", lambda *ends: places.append(np.concatenate(ends)) or Camera(*ends))
+    frames._draw_frame(picture.figure_type()(figsize=(4, 3)), robot, positions, 15)
+    assert places == [pytest.approx((8.2, -4.2, 2.2, 7.0, 0.0, 0.4))]

@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import json
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -392,17 +394,25 @@ def test_flags_that_have_no_meaning_are_refused(words: list[str], capsys: pytest
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("name", "env", "policy", "steps"),
-    [("hopper", "Hopper-v4", "hopper", 7_500_000), ("humanoid", "Humanoid-v4", "humanoid", 10_000_000)],
-)
-def test_a_recipe_says_how_its_policy_of_the_zoo_was_made(name: str, env: str, policy: str, steps: int) -> None:
-    chain_plan = plan(read_recipe(name), env, seed=1)
-    *teachers, student = chain_plan.stages
-    kept = TrainConfig.from_json((ZOO / policy / "config.json").read_text(), where=policy)
-    assert set(differences(student.config, kept)) <= {"teacher", "sim", "out", "name"}
-    assert sum(stage.config.algorithm.steps for stage in teachers) == steps
-    assert all(word in (ZOO / policy / "README.md").read_text() for word in (f"--recipe {name}", f"--env {env}"))
+@pytest.mark.parametrize(("name", "env"), [("hopper", "Hopper-v4"), ("humanoid", "Humanoid-v4")])
+def test_a_recipe_says_how_its_policy_of_the_zoo_was_made(name: str, env: str) -> None:
+    stages = plan(read_recipe(name), env, seed=1).stages
+    kept = TrainConfig.from_json((ZOO / name / "config.json").read_text(), where=name)
+    assert set(differences(stages[-1].config, kept)) <= {"teacher", "sim", "out", "name"}
+    text = (ZOO / name / "README.md").read_text().replace("\\\n", "")
+    lines = re.findall(r"^    nervecord ((?:train|distill) .*)$", text, re.MULTILINE)
+    assert lines[0] == f"train --recipe {name} --env {env} --seed 1 --name {name}"
+    for stage in stages:
+        assert any(_says(stage, *shlex.split(line)) for line in lines[1:]), stage.stage.name
+
+
+def _says(stage: PlannedStage, verb: str, *words: str) -> bool:
+    """Whether a command asks for a stage's settings, runs' names apart."""
+    fields = chosen_fields(find_verb(verb).parser(verb).read(list(words)))
+    fields |= {"algorithm": "distill" if verb == "distill" else "ppo"}
+    fields = {name: value for name, value in fields.items() if name not in ("name", "start", "teacher")}
+    own = stage.config.fields
+    return all((tuple(value) if isinstance(value, list) else value) == own.get(name) for name, value in fields.items())
 
 
 def test_the_package_has_the_recipes_of_the_zoo() -> None:
