@@ -34,6 +34,8 @@ MOST_NAMES = 24
 """Of an action's values are written at the heat map; more would not be read."""
 LEFT_EDGE = 0.008
 """Share of a picture's width that its text keeps free at the left."""
+COLOUR_BAR = 0.014
+"""Share of a picture's width that stays free beside the labels of the actions' colour bar."""
 POINTS_PER_INCH = 72
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -117,7 +119,11 @@ def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: 
         _paths(figure.add_subplot(rows[0, :5]), runs, is_planar=robot is not None and not robot.is_free)
     _raster(figure.add_subplot(rows[0, 5 if with_paths else 0 :]), runs[0])
     _actions(figure.add_subplot(rows[1, :7]), episode, period, runs[0].result)
-    _returns(figure.add_subplot(rows[1, 7:]), runs)
+    returns = figure.add_subplot(rows[1, 7:])
+    # Returns of five digits would come up to the labels of the colour bar.
+    box = returns.get_position()
+    returns.set_position((box.x0 + COLOUR_BAR, box.y0, box.width - COLOUR_BAR, box.height))
+    _returns(returns, runs)
     _save(figure, path)
 
 

@@ -48,6 +48,31 @@ def mujoco_log(keep: Callable[[bytes], None] | None = None) -> Iterator[None]:
                     keep(text)
 
 
+@contextlib.contextmanager
+def without_deprecations(name: str, *, is_in_process: bool = True) -> Iterator[None]:
+    """While environments of a task are made: the contract names the version it was trained in, so it is no news
+    that a later one exists, or that a model was written for an earlier MuJoCo. Each process has a MuJoCo of its own."""
+    gymnasium = _gymnasium(name)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message=".*is out of date.*")
+        # A name without a version is no contract's; `check_environment` says so.
+        warnings.filterwarnings("ignore", message=".*Using the latest versioned environment.*")
+        spec = gymnasium.registry.get(name.rpartition(":")[2])
+        if is_in_process and spec is not None and "mujoco" in str(spec.entry_point):
+            with contextlib.suppress(ImportError):
+                import mujoco
+
+                stack.callback(mujoco.set_mju_user_warning, mujoco.get_mju_user_warning())
+                mujoco.set_mju_user_warning(_say_unless_deprecation)
+        yield
+
+
+def _say_unless_deprecation(text: str) -> None:
+    if "deprecated" not in text:
+        print(f"WARNING: {text}", file=sys.stderr)
+
+
 def make_environment(name: str, wrappers: Sequence[str] = (), **options: Any) -> Any:
     """A Gymnasium environment.
 
@@ -62,11 +87,7 @@ def make_environment(name: str, wrappers: Sequence[str] = (), **options: Any) ->
     """
     gymnasium = _gymnasium(name)
     import_task(name)
-    with mujoco_log(), warnings.catch_warnings():
-        # The contract names the version it was trained in; that a later one exists is no news.
-        warnings.filterwarnings("ignore", message=".*is out of date.*")
-        # A name without a version is no contract's; `check_environment` says so.
-        warnings.filterwarnings("ignore", message=".*Using the latest versioned environment.*")
+    with mujoco_log(), without_deprecations(name):
         try:
             environment = gymnasium.make(name, **options)
             for text in wrappers:

@@ -24,6 +24,7 @@ from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.loop import run_policy
 from nervecord.runtime.result import interval95
 from nervecord.runtime.session import MachineSession, Session
+from nervecord.runtime.worker.environment import make_environment, without_deprecations
 from nervecord.targets.lava.target import LavaTarget
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -290,3 +291,17 @@ def test_counts_below_one_are_refused(option: dict[str, int]) -> None:
         run_policy(
             MachineSession(random_policy()), "Ant-v4", arguments["episodes"], 0, environments=arguments["environments"]
         )
+
+
+def test_a_model_of_an_earlier_mujoco_is_no_news(capfd: pytest.CaptureFixture[str]) -> None:
+    """Of HalfCheetah's, MuJoCo says so once for each environment; what else it says is still heard."""
+    mujoco = pytest.importorskip("mujoco")
+    before = mujoco.get_mju_user_warning()
+    make_environment("HalfCheetah-v4").close()
+    assert capfd.readouterr().err == ""
+    with without_deprecations("HalfCheetah-v4"):
+        model = mujoco.MjModel.from_xml_string("<mujoco><compiler settotalmass='1'/></mujoco>")
+        mujoco.get_mju_user_warning()("the time step is long")
+    assert model.nbody == 1
+    assert capfd.readouterr().err == "WARNING: the time step is long\n"
+    assert mujoco.get_mju_user_warning() is before

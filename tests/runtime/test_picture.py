@@ -43,7 +43,10 @@ def test_a_second_and_nearly_one_are_one_second() -> None:
 
 @pytest.mark.parametrize(
     ("name", "task", "words"),
-    [("walker2d", "Walker2d-v4", ("Vertical position", "z")), ("ant-small", "Ant-v4", ("Path seen from above", "y"))],
+    [
+        ("halfcheetah", "HalfCheetah-v4", ("Vertical position", "z")),
+        ("ant-small", "Ant-v4", ("Path seen from above", "y")),
+    ],
 )
 def test_a_path_is_seen_from_where_the_robot_moves(
     name: str, task: str, words: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -61,6 +64,10 @@ def test_a_path_is_seen_from_where_the_robot_moves(
     assert axes.get_ylabel() == f"{up} (m)"
     (path, *_) = axes.lines
     assert path.get_ydata() == pytest.approx(result.recorded.positions[:, 1])
+    (bar,) = [each for each in drawn[0].axes if each.get_label() == "<colorbar>"]
+    (returns,) = [each for each in drawn[0].axes if each.get_title(loc="left").startswith("Return of")]
+    ends, starts = ([label.get_window_extent() for label in each.get_yticklabels()] for each in (bar, returns))
+    assert max(box.x1 for box in ends) < min(box.x0 for box in starts)
 
 
 def test_a_videos_camera_stands_beside_a_planar_robot(monkeypatch: pytest.MonkeyPatch) -> None:

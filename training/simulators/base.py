@@ -10,7 +10,6 @@ tensors there, and no step waits for the host (but mjlab's, which resets by the 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -20,7 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
-from nervecord.runtime.worker.environment import import_task, mujoco_log, simulator_missing, stated_period, unknown_task
+from nervecord.runtime.worker.environment import (
+    import_task,
+    mujoco_log,
+    simulator_missing,
+    stated_period,
+    unknown_task,
+    without_deprecations,
+)
 
 Array = NDArray[Any]
 
@@ -143,9 +149,7 @@ def control_period(env: str) -> float:
     import_task(env)
     if env.rpartition(":")[2] not in gymnasium.registry:
         raise unknown_task(env, where="--env")
-    with mujoco_log(), warnings.catch_warnings():
-        # Ant-v4 says that there is an Ant-v5, which is another task.
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with mujoco_log(), without_deprecations(env):
         try:
             instance = gymnasium.make(env)
         except gymnasium.error.DependencyNotInstalled as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,13 @@ import torch
 from torch import Tensor
 
 from nervecord.errors import MissingDependencyError, install_command
-from nervecord.runtime.worker.environment import import_task, simulator_missing, unknown_task, wrapper
+from nervecord.runtime.worker.environment import (
+    import_task,
+    simulator_missing,
+    unknown_task,
+    without_deprecations,
+    wrapper,
+)
 from nervecord.training.simulators import saving
 from nervecord.training.simulators.base import Step
 from nervecord.training.simulators.spaces import limits
@@ -51,9 +56,7 @@ class GymnasiumSimulator:
         if env.rpartition(":")[2] not in gymnasium.registry:
             raise unknown_task(env, where="--env")
         around = [wrapper(text) for text in wrappers]
-        with warnings.catch_warnings():
-            # Ant-v4 says that there is an Ant-v5, which is another task.
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with without_deprecations(env, is_in_process=self.mode == "sync"):
             try:
                 self._vector = gymnasium.make_vec(
                     env,
