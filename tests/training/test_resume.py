@@ -398,14 +398,16 @@ def test_mujocos_log_goes_to_the_run_folder(tmp_path: Path, monkeypatch: pytest.
 def test_what_mujoco_says_when_it_loads_a_model_litters_no_folder(
     sim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half-Cheetah's model is one of those at which it warns."""
+    """Half-Cheetah's model is one of those at which it warns, of their age alone, which is no news."""
     for name in ("mujoco", sim):
         pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)
     config = small(tmp_path / "runs", "cheetah").replace(env="HalfCheetah-v4", sim=sim, steps=64, test_episodes=0)
     result = train(config)
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
-    assert "settotalmass" in (result.folder / "mujoco.log").read_text()
+    log = result.folder / "mujoco.log"
+    assert not log.exists()
+    log.touch()
     for path in result.folder.iterdir():
         if path.name not in ("config.json", "versions.json", "mujoco.log"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
