@@ -394,21 +394,22 @@ def test_the_row_of_each_seed_is_of_its_episodes(place: Path) -> None:
     name, kept = place.parts[0], place.parts[1:]
     own = json.loads((ZOO / name / "config.json").read_text())["run"]["seed"]
     label = kept[0].removeprefix("seed-") if kept else f"{own} (this one)"
-    sides = [json.loads((ZOO / place / f"evaluation-{side}.json").read_text()) for side in ("float", "fixed")]
-    assert [side["target"] for side in sides] == ["reference", "lava"]
-    assert sides[0]["seed"] == sides[1]["seed"]
+    files = {side: [ZOO / place / f"evaluation-{side}.json"] for side in ("float", "fixed")}
+    if kept:  # The folder's own policy has a table of its further episodes.
+        files = {side: of + sorted((ZOO / place).glob(f"evaluations/{side}-*.json")) for side, of in files.items()}
+    sides = [[json.loads(path.read_text()) for path in of] for of in files.values()]
+    assert [{block["target"] for block in side} for side in sides] == [{"reference"}, {"lava"}]
+    seeds = [[block["seed"] for block in side] for side in sides]
+    assert seeds[0] == seeds[1]
     text = (ZOO / name / "README.md").read_text()
-    assert str(sides[0]["seed"]) in text
+    assert all(str(seed) in text for seed in seeds[0])
     (row,) = [line for line in text.splitlines() if line.startswith(f"| {label} |")]
     (limit,) = re.findall(r"^\| seed \|.* below ([\d,]+) \|", text, re.MULTILINE)
-    figures = []
-    for side in sides:
-        returns = np.array(side["return_each"])
-        assert side["episodes"] == len(returns)
-        figures.append(f"{returns.mean():,.0f} ± {interval95(returns):,.0f}")
-    fixed = np.array(sides[1]["return_each"])
+    plain, fixed = (np.concatenate([block["return_each"] for block in side]) for side in sides)
+    assert [sum(block["episodes"] for block in side) for side in sides] == [len(plain), len(fixed)]
+    figures = [f"{returns.mean():,.0f} ± {interval95(returns):,.0f}" for returns in (plain, fixed)]
     figures += [f"{np.median(fixed):,.0f}", f"{100 * np.mean(fixed < float(limit.replace(',', ''))):.1f} %"]
-    loss, half = paired_loss(*(side["return_each"] for side in sides))
+    loss, half = paired_loss(plain, fixed)
     figures.append(f"{100 * loss:z.1f} % ± {100 * half:.1f} %")
     assert row.endswith(f"| {' | '.join(figures)} |")
 
@@ -455,6 +456,7 @@ def test_the_table_of_validations_is_of_both_seeds() -> None:
 def test_both_seeds_learnt_with_the_same_settings() -> None:
     text = re.sub(r"\s*\\\s+", " ", (ZOO / "ant" / "README.md").read_text())
     lines = [line.strip() for line in text.splitlines() if re.match(r" +nervecord (train|distill) ", line)]
+    lines = [line for line in lines if "ant-teacher-4" not in line]  # seed 4's chain is shorter in every stage
     assert len(lines) == 4
     for this, other in zip(lines[:2], lines[2:], strict=True):
         assert this.replace("zoo/ant-teacher-3", "runs/ant-teacher") != this
