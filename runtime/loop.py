@@ -26,8 +26,8 @@ from nervecord.runtime.worker.environment import (
     episode_seeds,
     given_action,
     make_environments,
-    mujoco_log,
 )
+from nervecord.runtime.worker.simulator_messages import mujoco_log
 
 MOST_EPISODES = 10_000_000
 """Of one call: each leaves a return, a length and a seed in memory."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import math
@@ -10,10 +9,8 @@ import os
 import shlex
 import sys
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,56 +18,7 @@ import numpy as np
 from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.ops import Array
 from nervecord.errors import ContractError, MissingDependencyError, NervecordError, install_command, unknown_name
-
-_WATCHED: set[Path] = set()
-"""Logs of MuJoCo that somebody waits for."""
-
-
-@contextlib.contextmanager
-def mujoco_log(keep: Callable[[bytes], None] | None = None) -> Iterator[None]:
-    """MuJoCo writes its warnings into a file in the working directory, some when it loads a model. One that appears
-    meanwhile is removed; `keep` is given its text. Within another one it does nothing."""
-    log = Path("MUJOCO_LOG.TXT")
-    is_ours = log.absolute() not in _WATCHED and not log.exists()
-    if not is_ours:
-        yield
-        return
-    _WATCHED.add(watched := log.absolute())
-    try:
-        yield
-    finally:
-        _WATCHED.discard(watched)
-        if log.exists():
-            with contextlib.suppress(OSError):
-                text = log.read_bytes()
-                log.unlink()
-                if keep is not None:
-                    keep(text)
-
-
-@contextlib.contextmanager
-def without_deprecations(name: str, *, is_in_process: bool = True) -> Iterator[None]:
-    """While environments of a task are made: the contract names the version it was trained in, so it is no news
-    that a later one exists, or that a model was written for an earlier MuJoCo. Each process has a MuJoCo of its own."""
-    gymnasium = _gymnasium(name)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", message=".*is out of date.*")
-        # A name without a version is no contract's; `check_environment` says so.
-        warnings.filterwarnings("ignore", message=".*Using the latest versioned environment.*")
-        spec = gymnasium.registry.get(name.rpartition(":")[2])
-        if is_in_process and spec is not None and "mujoco" in str(spec.entry_point):
-            with contextlib.suppress(ImportError):
-                import mujoco
-
-                stack.callback(mujoco.set_mju_user_warning, mujoco.get_mju_user_warning())
-                mujoco.set_mju_user_warning(_say_unless_deprecation)
-        yield
-
-
-def _say_unless_deprecation(text: str) -> None:
-    if "deprecated" not in text:
-        print(f"WARNING: {text}", file=sys.stderr)
+from nervecord.runtime.worker.simulator_messages import mujoco_log, without_deprecations
 
 
 def make_environment(name: str, wrappers: Sequence[str] = (), **options: Any) -> Any:

@@ -24,7 +24,8 @@ from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.loop import run_policy
 from nervecord.runtime.result import interval95
 from nervecord.runtime.session import MachineSession, Session
-from nervecord.runtime.worker.environment import make_environment, without_deprecations
+from nervecord.runtime.worker.environment import make_environment
+from nervecord.runtime.worker.simulator_messages import mujoco_log, without_deprecations
 from nervecord.targets.lava.target import LavaTarget
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -293,15 +294,48 @@ def test_counts_below_one_are_refused(option: dict[str, int]) -> None:
         )
 
 
-def test_a_model_of_an_earlier_mujoco_is_no_news(capfd: pytest.CaptureFixture[str]) -> None:
-    """Of HalfCheetah's, MuJoCo says so once for each environment; what else it says is still heard."""
+OLD = "<mujoco><compiler settotalmass='1'/><worldbody><body><freejoint/><geom size='1'/></body></worldbody></mujoco>"
+
+
+def test_a_model_of_an_earlier_mujoco_is_no_news(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of HalfCheetah's, MuJoCo says so once for each environment; what else it says is printed, and kept, as before."""
     mujoco = pytest.importorskip("mujoco")
-    before = mujoco.get_mju_user_warning()
+    monkeypatch.chdir(tmp_path)
     make_environment("HalfCheetah-v4").close()
     assert capfd.readouterr().err == ""
-    with without_deprecations("HalfCheetah-v4"):
-        model = mujoco.MjModel.from_xml_string("<mujoco><compiler settotalmass='1'/></mujoco>")
-        mujoco.get_mju_user_warning()("the time step is long")
-    assert model.nbody == 1
-    assert capfd.readouterr().err == "WARNING: the time step is long\n"
-    assert mujoco.get_mju_user_warning() is before
+    kept: list[bytes] = []
+    with mujoco_log(kept.append), without_deprecations("HalfCheetah-v4"):
+        model = mujoco.MjModel.from_xml_string(OLD)
+        assert capfd.readouterr().err == ""
+        data = mujoco.MjData(model)
+        data.qpos[:] = math.nan
+        mujoco.mj_step(model, data)
+    (text,) = kept
+    assert b"WARNING: Nan, Inf or huge value in QPOS" in text
+    assert capfd.readouterr().err == text.decode()
+    assert mujoco.get_mju_user_warning() is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_users_own_model_and_handler_hear_everything(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mujoco = pytest.importorskip("mujoco")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(
+        gymnasium.registry, "OldModel-v0", gymnasium.envs.registration.EnvSpec("OldModel-v0", "own:Old")
+    )
+    with without_deprecations("OldModel-v0"):
+        mujoco.MjModel.from_xml_string(OLD)
+    assert "settotalmass" in capfd.readouterr().err
+    heard: list[str] = []
+    mujoco.set_mju_user_warning(heard.append)
+    try:
+        with without_deprecations("HalfCheetah-v4"):
+            mujoco.MjModel.from_xml_string(OLD)
+    finally:
+        mujoco.set_mju_user_warning(None)
+    assert "settotalmass" in heard[0]
+    assert capfd.readouterr().err == ""

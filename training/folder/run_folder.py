@@ -34,7 +34,7 @@ from typing import Any
 
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
-from nervecord.runtime.worker import environment
+from nervecord.runtime.worker import simulator_messages
 from nervecord.training.folder.damage import whole_rows
 from nervecord.training.folder.records import last_row, number_of, read_record
 from nervecord.training.settings.config import TrainConfig
@@ -126,7 +126,7 @@ def mujoco_log() -> Iterator[list[Path]]:
             with open(folder / MUJOCO_LOG, "ab") as file:
                 file.write(text)
 
-    with environment.mujoco_log(keep):
+    with simulator_messages.mujoco_log(keep):
         yield folders
 
 

@@ -19,14 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
-from nervecord.runtime.worker.environment import (
-    import_task,
-    mujoco_log,
-    simulator_missing,
-    stated_period,
-    unknown_task,
-    without_deprecations,
-)
+from nervecord.runtime.worker.environment import import_task, simulator_missing, stated_period, unknown_task
+from nervecord.runtime.worker.simulator_messages import mujoco_log, without_deprecations
 
 Array = NDArray[Any]
 

@@ -9,13 +9,8 @@ import torch
 from torch import Tensor
 
 from nervecord.errors import MissingDependencyError, install_command
-from nervecord.runtime.worker.environment import (
-    import_task,
-    simulator_missing,
-    unknown_task,
-    without_deprecations,
-    wrapper,
-)
+from nervecord.runtime.worker.environment import import_task, simulator_missing, unknown_task, wrapper
+from nervecord.runtime.worker.simulator_messages import without_deprecations
 from nervecord.training.simulators import saving
 from nervecord.training.simulators.base import Step
 from nervecord.training.simulators.spaces import limits
