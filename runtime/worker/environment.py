@@ -18,7 +18,7 @@ import numpy as np
 from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.ops import Array
 from nervecord.errors import ContractError, MissingDependencyError, NervecordError, install_command, unknown_name
-from nervecord.runtime.worker.simulator_messages import mujoco_log, without_deprecations
+from nervecord.runtime.worker.simulator_messages import mujoco_log, opengl_refused, without_deprecations
 
 
 def make_environment(name: str, wrappers: Sequence[str] = (), **options: Any) -> Any:
@@ -35,7 +35,7 @@ def make_environment(name: str, wrappers: Sequence[str] = (), **options: Any) ->
     """
     gymnasium = _gymnasium(name)
     import_task(name)
-    with mujoco_log(), without_deprecations(name):
+    with mujoco_log(), opengl_refused(name), without_deprecations(name):
         try:
             environment = gymnasium.make(name, **options)
             for text in wrappers:
@@ -49,10 +49,6 @@ def make_environment(name: str, wrappers: Sequence[str] = (), **options: Any) ->
             raise MissingDependencyError(
                 f"{error.name} is not installed", where=name, hint=install_command("mujoco")
             ) from None
-        except RuntimeError as error:
-            if "MUJOCO_GL" not in str(error):  # MuJoCo reads it when it is imported
-                raise
-            raise NervecordError(str(error), where=name, hint="set MUJOCO_GL to egl or osmesa, or unset it") from None
         except gymnasium.error.Error as error:
             # Gymnasium's own guess is left out: the hint knows a module's tasks too.
             reason = str(error).partition(" Did you mean")[0].rstrip(".")

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from nervecord.errors import NervecordError
+
 LOG = "MUJOCO_LOG.TXT"
 _WATCHED: set[Path] = set()
 """Logs of MuJoCo that somebody waits for."""
@@ -54,13 +56,30 @@ def without_deprecations(name: str, *, is_in_process: bool = True) -> Iterator[N
         warnings.filterwarnings("ignore", message=".*Using the latest versioned environment.*")
         spec = gymnasium.registry.get(name.rpartition(":")[2])
         if is_in_process and spec is not None and str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
-            with contextlib.suppress(ImportError):  # whoever makes the environment says what is not installed
+            # Whoever makes the environment says what is not installed, or that no such OpenGL exists.
+            with contextlib.suppress(ImportError, RuntimeError):
                 import mujoco
 
                 if mujoco.get_mju_user_warning() is None:  # a program's own handler hears everything
                     mujoco.set_mju_user_warning(_pass_on)
                     stack.callback(mujoco.set_mju_user_warning, None)
         yield
+
+
+@contextlib.contextmanager
+def opengl_refused(name: str) -> Iterator[None]:
+    """Within it the first environment of a task is made. MuJoCo reads MUJOCO_GL when it is imported, and raises where
+    it names nothing that MuJoCo knows.
+
+    Raises:
+        NervecordError: MUJOCO_GL names no OpenGL of MuJoCo's.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "MUJOCO_GL" not in str(error):
+            raise
+        raise NervecordError(str(error), where=name, hint="set MUJOCO_GL to egl or osmesa, or unset it") from None
 
 
 def _pass_on(text: str) -> None:

@@ -215,13 +215,18 @@ def test_a_drawing_of_a_damaged_graph_leaves_the_result(nervecord_cli: Any, tmp_
     assert answer.code in (0, 2)
 
 
-@pytest.mark.long
-def test_an_opengl_that_does_not_exist(files: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "words", [["run", "{files}/ant.nervecord", "--episodes", "1"], ["train", "--env", "Ant-v4"]], ids=["run", "train"]
+)
+def test_an_opengl_that_does_not_exist(words: list[str], files: Path, tmp_path: Path) -> None:
     """MuJoCo says no when it is imported, so this is asked of a process of its own."""
-    words = [sys.executable, "-m", "nervecord", "run", str(files / "ant.nervecord"), "--episodes", "1"]
-    process = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "MUJOCO_GL": "nonsense"})
+    command = [sys.executable, "-m", "nervecord", *(word.format(files=files) for word in words)]
+    process = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "MUJOCO_GL": "nonsense"}, cwd=tmp_path
+    )
     assert process.returncode == 2
-    assert re.search("MUJOCO_GL .*egl .*osmesa", process.stderr)
+    assert re.search("Ant-v4: .*MUJOCO_GL: nonsense .*egl .*osmesa", process.stderr)
+    assert not list(tmp_path.glob("runs/*"))
 
 
 ARM = """

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
 from nervecord.runtime.worker.environment import import_task, simulator_missing, stated_period, unknown_task
-from nervecord.runtime.worker.simulator_messages import mujoco_log, without_deprecations
+from nervecord.runtime.worker.simulator_messages import mujoco_log, opengl_refused, without_deprecations
 
 Array = NDArray[Any]
 
@@ -143,7 +143,7 @@ def control_period(env: str) -> float:
     import_task(env)
     if env.rpartition(":")[2] not in gymnasium.registry:
         raise unknown_task(env, where="--env")
-    with mujoco_log(), without_deprecations(env):
+    with mujoco_log(), opengl_refused(env), without_deprecations(env):
         try:
             instance = gymnasium.make(env)
         except gymnasium.error.DependencyNotInstalled as error:
