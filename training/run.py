@@ -273,7 +273,7 @@ class Run:
             self.learner.restart_episodes()
 
     def finish(self, progress: ProgressCallback | None) -> TrainResult:
-        """Train to the last step, then test and export the best checkpoint."""
+        """Train to the last step, then test and export the checkpoint that `--export` chooses."""
         try:
             self.train(progress)
         finally:
@@ -404,7 +404,7 @@ class Run:
             return None
         score = evaluate(self.learner, self.config, run.validation_episodes, purpose=VALIDATION).mean
         self.simulation_lost = kind_named(run.sim).is_shared
-        if self.best is None or score > self.best["score"]:
+        if self.best is None or score > self.best["score"] or run.export == "last":
             self.best = {"step": self.step, "score": score}
         return score
 

@@ -25,7 +25,7 @@ from nervecord.training.evaluate import Evaluation
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.run_folder import Metrics, git_state
 from nervecord.training.policy.normaliser import RewardNormaliser
-from nervecord.training.run import Progress, Run, train
+from nervecord.training.run import Progress, Run, resume, train
 from nervecord.training.settings.config import TrainConfig
 
 small = partial(runs.small, steps=512, checkpoint_every=128)
@@ -58,6 +58,21 @@ def test_folder_holds_what_it_promises(tmp_path: Path) -> None:
     assert (last.total, last.eta) == (512, 0)
     assert last.rate > 0
     assert last.mean_return is not None
+
+
+def test_the_last_checkpoint_where_it_is_asked_for(tmp_path: Path) -> None:
+    """Seed 3 is validated best before its end."""
+    best = train(small(tmp_path, seed=3))
+    assert best.step < 512
+    last = train(small(tmp_path, seed=3, export="last", name="last"))
+    scores = [
+        json.loads(line)["validation_return"] for line in (last.folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert (last.step, last.validation) == (512, scores[-1])
+    assert last.validation < best.validation
+    assert checkpoint.steps_in(last.folder / "checkpoints") == [256, 384, 512]
+    changed = resume(best.folder, overrides={"steps": 768, "export": "last"})
+    assert changed.step == 768
 
 
 def test_recorded_observations_come_from_the_last_rollouts(tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ class Distill(OnPolicy):
 
     teacher: str = flag(
         "",
-        "policy to imitate: run folder, of whose checkpoints the best counts, or the newest; or beside --env an ONNX "
-        "file, or module:function, which takes raw observations (B, observations) and gives actions (B, actions) or "
-        "preferences",
+        "policy to imitate: run folder, of whose checkpoints the one that --export chose counts, or the newest; or "
+        "beside --env an ONNX file, or module:function, which takes raw observations (B, observations) and gives "
+        "actions (B, actions) or preferences",
     )
     kept_states: int = flag(
         1_000_000, "states that are kept and learnt, the newest; 0: those of the newest rollout", least=0, most=1 << 30

@@ -80,7 +80,7 @@ def _shared(before: TrainConfig, source: Source) -> list[str]:
 
 
 def read_best(folder: Path) -> dict[str, Any]:
-    """The best checkpoint of a finished run, the newest of one that is not finished.
+    """The checkpoint that a finished run chose (`--export`), the newest of one that is not finished.
 
     Raises:
         NervecordError: it has none.

@@ -49,7 +49,7 @@ def read_sources(config: TrainConfig) -> list[Origin]:
 
 
 def read_source(config: TrainConfig, source: Source) -> dict[str, Any]:
-    """The checkpoint that a field of the algorithm names: the best one of a finished run, else the newest.
+    """The checkpoint that a field of the algorithm names: the one that a finished run chose, else the newest.
 
     Args:
         config: of the training that begins. source: which field, and what it needs.

@@ -164,6 +164,12 @@ class RunConfig(Part):
     validation_episodes: int = flag(
         20, "deterministic episodes that rank a checkpoint; 0 exports the last one", least=0, resumable=True
     )
+    export: str = flag(
+        "best",
+        "checkpoint that is tested, exported and learnt from: best, the highest validation; or last",
+        choices=("best", "last"),
+        resumable=True,
+    )
     test_episodes: int = flag(
         100,
         "deterministic episodes on held-out test seeds that the result reports; 0 for none",

@@ -199,7 +199,7 @@ def _method(study: Study) -> str:
     choice = (
         f"the checkpoint with the highest mean of {base.run.validation_episodes} deterministic episodes on validation "
         "seeds"
-        if base.run.validation_episodes
+        if base.run.validation_episodes and base.run.export == "best"
         else "the last checkpoint"
     )
     text = (
