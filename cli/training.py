@@ -273,7 +273,8 @@ def trained(result: TrainResult) -> Outcome:
     }
     rows = [["run", str(result.folder)], ["checkpoint", f"step {result.step:,}"]]
     if result.validation is not None:
-        rows.append(["validation", f"{result.validation:,.0f} (it chose the checkpoint)"])
+        role = " (it chose the checkpoint)" if result.config.run.export == "best" else ""
+        rows.append(["validation", f"{result.validation:,.0f}{role}"])
     if test is not None:
         low, high = test["interval95"] or (math.nan, math.nan)
         half = show.interval(test["mean_return"], (high - low) / 2)

@@ -404,7 +404,7 @@ class Run:
             return None
         score = evaluate(self.learner, self.config, run.validation_episodes, purpose=VALIDATION).mean
         self.simulation_lost = kind_named(run.sim).is_shared
-        if self.best is None or score > self.best["score"] or run.export == "last":
+        if self.best is None or score > self.best["score"]:
             self.best = {"step": self.step, "score": score}
         return score
 
@@ -476,13 +476,16 @@ class Run:
 
     def _conclude(self) -> TrainResult:
         config, folder = self.config, self.folder
-        step = int(self.best["step"]) if self.best else self.step
+        chosen: dict[str, Any] = self.best or {"step": self.step, "score": None}
+        if config.run.export == "last" and chosen["step"] != self.step:  # also of a finished run, resumed for this
+            chosen = {"step": self.step, "score": self._validate()}
+        step = int(chosen["step"])
         content = checkpoint.load(folder / "checkpoints", step)
         with restoring(_file_of(folder, content)):
             self.learner.load_state_dict(content["learner"])
         episodes = config.run.test_episodes
         test = evaluate(self.learner, config, episodes, purpose=TEST) if episodes else None
-        validation = self.best["score"] if self.best else None
+        validation = chosen["score"]
         result = {"step": step, "validation_return": validation, "test": test.as_dict() if test else None}
         policy = None
         if exportable(config) is None:

@@ -1,6 +1,6 @@
 """Checkpoints: written whole or not at all, a few kept, read without executing anything.
 
-    checkpoints/step-000000250000.pt     the newest `keep`, and the best one, or with `--export last` the last validated
+    checkpoints/step-000000250000.pt     the newest `keep`, and the best one
     checkpoints/best.json                {"step": ..., "score": ...}, for the reader; the checkpoints hold it too
 
 A file is written under a temporary name in the same folder, synced and renamed, so that a process killed at any moment
