@@ -3,7 +3,7 @@
 TD3 with four additions: embeddings of state and of state and action, learnt by predicting the next state's embedding,
 beside the raw inputs of actor and critic; replay by priority (LAP, `nervecord.training.learners.replay`); targets
 clipped to the range of targets seen; and checkpoints, of which the best policy is kept. The first three are here. The
-fourth is the training loop's: it assesses the policy over many episodes beside the training and keeps the best, or with `--export last` the last.
+fourth is the training loop's: it assesses the policy over many episodes beside the training and keeps the best.
 
 The matrix products can run in bfloat16 while weights, normalisation, the last layers, targets and losses stay in
 float32, which halves the time of an update on a CPU with such instructions. Each loss is one function of tensors, so
