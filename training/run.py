@@ -479,13 +479,12 @@ class Run:
         chosen: dict[str, Any] = self.best or {"step": self.step, "score": None}
         if config.run.export == "last" and chosen["step"] != self.step:  # also of a finished run, resumed for this
             chosen = {"step": self.step, "score": self._validate()}
-        step = int(chosen["step"])
+        step, validation = int(chosen["step"]), chosen["score"]
         content = checkpoint.load(folder / "checkpoints", step)
         with restoring(_file_of(folder, content)):
             self.learner.load_state_dict(content["learner"])
         episodes = config.run.test_episodes
         test = evaluate(self.learner, config, episodes, purpose=TEST) if episodes else None
-        validation = chosen["score"]
         result = {"step": step, "validation_return": validation, "test": test.as_dict() if test else None}
         policy = None
         if exportable(config) is None:
