@@ -37,6 +37,7 @@ def test_both_sides_of_a_row_are_the_same_episodes(results: ModuleType) -> None:
         ("halfcheetah", 3),
         ("hopper", 1),
         ("hopper", 2),
+        ("hopper", 3),
         ("humanoid", 1),
         ("humanoid", 2),
         ("walker2d", 1),
