@@ -146,7 +146,7 @@ class TrainProgress:
         )
         if progress.step >= progress.total and self.test_episodes and not self.ticker.quiet:
             self.ticker.stop()
-            print(f"testing the chosen checkpoint: {self.test_episodes} episodes", file=sys.stderr, flush=True)
+            print(f"testing the exported checkpoint: {self.test_episodes} episodes", file=sys.stderr, flush=True)
 
     def _left(self, progress: Progress) -> float | None:
         """Seconds left at the pace since the first call; None while nobody can know."""

@@ -34,7 +34,7 @@ from nervecord.training.folder import checkpoint, run_folder
 from nervecord.training.folder.damage import require_parts, restoring
 from nervecord.training.folder.export import check_exportable, export, exportable
 from nervecord.training.folder.figure import draw_learning_curve
-from nervecord.training.folder.records import read_record
+from nervecord.training.folder.records import last_row, read_record
 from nervecord.training.folder.start import digest
 from nervecord.training.learners.base import Learner, Rollout
 from nervecord.training.learners.collect import Collector, Episode
@@ -477,8 +477,8 @@ class Run:
     def _conclude(self) -> TrainResult:
         config, folder = self.config, self.folder
         chosen: dict[str, Any] = self.best or {"step": self.step, "score": None}
-        if config.run.export == "last" and chosen["step"] != self.step:  # also of a finished run, resumed for this
-            chosen = {"step": self.step, "score": self._validate()}
+        if config.run.export == "last" and chosen["step"] != self.step:
+            chosen = {"step": self.step, "score": (last_row(folder / "metrics.jsonl") or {}).get("validation_return")}
         step, validation = int(chosen["step"]), chosen["score"]
         content = checkpoint.load(folder / "checkpoints", step)
         with restoring(_file_of(folder, content)):

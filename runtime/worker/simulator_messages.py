@@ -41,7 +41,8 @@ def mujoco_log(keep: Callable[[bytes], None] | None = None) -> Iterator[None]:
 def without_deprecations(name: str, *, is_in_process: bool = True) -> Iterator[None]:
     """While environments of a task are being built, Gymnasium's deprecations are not printed: the contract names the
     version that a policy was trained in, so it is no news that a later one exists, or that the model of one of
-    Gymnasium's own tasks was written for an earlier MuJoCo. What else is said, and of whose model, is still heard.
+    Gymnasium's own tasks was written for an earlier MuJoCo. Other messages, and those about a user's own model, are
+    printed.
 
     Args:
         name: the task's id; its module, if any, is imported already.
@@ -56,8 +57,7 @@ def without_deprecations(name: str, *, is_in_process: bool = True) -> Iterator[N
         warnings.filterwarnings("ignore", message=".*Using the latest versioned environment.*")
         spec = gymnasium.registry.get(name.rpartition(":")[2])
         if is_in_process and spec is not None and str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
-            # Whoever makes the environment says what is not installed, or that no such OpenGL exists.
-            with contextlib.suppress(ImportError, RuntimeError):
+            with contextlib.suppress(ImportError):  # whoever makes the environment says what is not installed
                 import mujoco
 
                 if mujoco.get_mju_user_warning() is None:  # a program's own handler hears everything
@@ -68,8 +68,7 @@ def without_deprecations(name: str, *, is_in_process: bool = True) -> Iterator[N
 
 @contextlib.contextmanager
 def opengl_refused(name: str) -> Iterator[None]:
-    """Within it the first environment of a task is made. MuJoCo reads MUJOCO_GL when it is imported, and raises where
-    it names nothing that MuJoCo knows.
+    """Around what may import MuJoCo first: MuJoCo then reads MUJOCO_GL, and raises where it knows no such OpenGL.
 
     Raises:
         NervecordError: MUJOCO_GL names no OpenGL of MuJoCo's.

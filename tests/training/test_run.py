@@ -75,6 +75,7 @@ def test_the_last_checkpoint_where_it_is_asked_for(tmp_path: Path) -> None:
     assert resume(last.folder, overrides={"export": "best"}).step == best.step
     again = resume(best.folder, overrides={"export": "last"})
     assert (again.step, again.validation) == (512, scores[-1])
+    assert TrainConfig.from_json((best.folder / "config.json").read_text()).run.export == "last"
 
 
 def test_recorded_observations_come_from_the_last_rollouts(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Distill(OnPolicy):
 
     teacher: str = flag(
         "",
-        "policy to imitate: run folder, of whose checkpoints the one that --export chose counts, or the newest; or "
+        "policy to imitate: run folder, whose exported checkpoint counts, or the newest one of an unfinished run; or "
         "beside --env an ONNX file, or module:function, which takes raw observations (B, observations) and gives "
         "actions (B, actions) or preferences",
     )

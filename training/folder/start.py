@@ -79,8 +79,8 @@ def _shared(before: TrainConfig, source: Source) -> list[str]:
     return [name for name in names if name in before.fields and name not in idle]
 
 
-def read_best(folder: Path) -> dict[str, Any]:
-    """The checkpoint that a finished run chose (`--export`), the newest of one that is not finished.
+def read_exported(folder: Path) -> dict[str, Any]:
+    """The checkpoint that a finished run exported (`--export`), the newest of one that is not finished.
 
     Raises:
         NervecordError: it has none.

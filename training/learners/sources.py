@@ -11,7 +11,7 @@ from nervecord.errors import NervecordError
 from nervecord.training.algorithms import holders
 from nervecord.training.algorithms.base import Source
 from nervecord.training.folder import run_folder
-from nervecord.training.folder.start import digest, is_function, read_best, require_equal
+from nervecord.training.folder.start import digest, is_function, read_exported, require_equal
 from nervecord.training.learners import function_teacher
 from nervecord.training.learners.function_teacher import read_function_teacher
 from nervecord.training.learners.network_teacher import read_network_teacher
@@ -49,7 +49,7 @@ def read_sources(config: TrainConfig) -> list[Origin]:
 
 
 def read_source(config: TrainConfig, source: Source) -> dict[str, Any]:
-    """The checkpoint that a field of the algorithm names: the one that a finished run chose, else the newest.
+    """The checkpoint that a field of the algorithm names: the one that a finished run exported, else the newest.
 
     Args:
         config: of the training that begins. source: which field, and what it needs.
@@ -79,7 +79,7 @@ def read_source(config: TrainConfig, source: Source) -> dict[str, Any]:
             hint="take a run with --state reset",
         )
     algorithm.check_source(source, before, config)
-    return read_best(Path(name))
+    return read_exported(Path(name))
 
 
 def _hint(source: Source) -> str:

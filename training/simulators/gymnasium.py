@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nervecord.errors import MissingDependencyError, install_command
 from nervecord.runtime.worker.environment import import_task, simulator_missing, unknown_task, wrapper
-from nervecord.runtime.worker.simulator_messages import without_deprecations
+from nervecord.runtime.worker.simulator_messages import opengl_refused, without_deprecations
 from nervecord.training.simulators import saving
 from nervecord.training.simulators.base import Step
 from nervecord.training.simulators.spaces import limits
@@ -51,7 +51,7 @@ class GymnasiumSimulator:
         if env.rpartition(":")[2] not in gymnasium.registry:
             raise unknown_task(env, where="--env")
         around = [wrapper(text) for text in wrappers]
-        with without_deprecations(env, is_in_process=self.mode == "sync"):
+        with opengl_refused(env), without_deprecations(env, is_in_process=self.mode == "sync"):
             try:
                 self._vector = gymnasium.make_vec(
                     env,
